@@ -1,0 +1,350 @@
+//! Arguments that several commands share.
+
+use std::{num::NonZeroUsize, time::SystemTime};
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use pleiad_models::GenerationConfig;
+use pleiad_runtime::{Activations, CacheFormat, DeviceChoice, EngineOptions, SamplingParams};
+
+/// The model.
+#[derive(Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// A Hugging Face directory, a .gguf file (of a split model any part), or `tiny`, the embedded model
+    #[arg(short, long, value_name = "MODEL", default_value = "tiny")]
+    pub model: String,
+}
+
+/// Where and in which precision it runs.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Device")]
+pub struct DeviceArgs {
+    /// auto, cpu, wgpu[:N] or cuda[:N]; N as `pleiad devices` counts. auto: a discrete, then an integrated GPU, then
+    /// the CPU
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
+    pub device: Device,
+    /// Most memory for weights and latent cache: 6GiB, 512MiB, ...; a model that needs more is refused
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory_budget: Option<u64>,
+    /// CPU threads [default: all]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Precision of activations in products with quantised weights
+    #[arg(long, value_enum, default_value_t)]
+    pub activations: Precision,
+    /// Storage of the latent cache
+    #[arg(long, value_enum, default_value_t)]
+    pub cache_type: CacheType,
+}
+
+/// How an engine works.
+#[derive(Args, Clone, Debug)]
+pub struct EngineArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Longest context, in tokens [default: the model's, at most 8192]
+    #[arg(short, long, value_name = "N", help_heading = "Device")]
+    pub ctx_size: Option<NonZeroUsize>,
+    /// Tokens submitted ahead of the one that is read back, at most 32; 1: none
+    #[arg(long, value_name = "K", default_value = "2", value_parser = parse_in_flight, help_heading = "Device")]
+    pub in_flight: usize,
+    /// Tokens of a prompt computed at once
+    #[arg(long, visible_alias = "ubatch-size", value_name = "C", default_value = "512", help_heading = "Device")]
+    pub chunk: NonZeroUsize,
+}
+
+/// How tokens are chosen.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Sampling (defaults: what the model recommends, else llama.cpp's)")]
+pub struct SamplingArgs {
+    /// Temperature; 0: always the likeliest token [else 0.8]
+    #[arg(long, value_name = "T", value_parser = at_least_zero)]
+    pub temp: Option<f32>,
+    /// Only the K likeliest tokens; 0: all [else 40]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    pub top_k: Option<i32>,
+    /// Only the likeliest tokens that together have this probability; 1: all [else 0.95]
+    #[arg(long, value_name = "P", value_parser = above_zero_to_one)]
+    pub top_p: Option<f32>,
+    /// Only tokens at least this probable, relative to the likeliest; 0: all [else 0.05]
+    #[arg(long, value_name = "P", value_parser = zero_to_one)]
+    pub min_p: Option<f32>,
+    /// Divides the logits of recent tokens; 1: off
+    #[arg(long, value_name = "X", value_parser = above_zero)]
+    pub repeat_penalty: Option<f32>,
+    /// Subtracted from the logit of a token for each recent occurrence
+    #[arg(long, value_name = "X", default_value = "0", allow_negative_numbers = true, value_parser = finite)]
+    pub frequency_penalty: f32,
+    /// Subtracted from the logit of a token that occurred recently
+    #[arg(long, value_name = "X", default_value = "0", allow_negative_numbers = true, value_parser = finite)]
+    pub presence_penalty: f32,
+    /// How many tokens are recent; 0: none, -1: as many as possible (256)
+    #[arg(long, value_name = "N", default_value = "64", allow_negative_numbers = true)]
+    pub repeat_last_n: i32,
+    /// Most tokens of an answer; -1: until the model ends it or the context is full
+    #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", default_value = "-1", allow_negative_numbers = true)]
+    pub predict: i64,
+    /// Do not stop at end tokens
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Seed of the draws; -1: random
+    #[arg(short, long, value_name = "SEED", default_value = "-1", allow_negative_numbers = true)]
+    pub seed: i64,
+}
+
+/// `--device`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The best there is.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// An adapter.
+    Wgpu(Option<usize>),
+    /// A CUDA device.
+    Cuda(Option<usize>),
+}
+
+/// `--activations`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// Single precision
+    F32,
+    /// 8-bit blocks and integer dot products
+    #[default]
+    Q8,
+}
+
+/// `--cache-type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CacheType {
+    /// Half precision
+    #[default]
+    F16,
+    /// Single precision
+    F32,
+}
+
+impl DeviceArgs {
+    /// The device, or why this program has none of that kind.
+    pub fn choice(&self) -> anyhow::Result<DeviceChoice> {
+        Ok(match self.device {
+            Device::Auto => DeviceChoice::Auto,
+            Device::Cpu => DeviceChoice::Cpu,
+            Device::Wgpu(index) => DeviceChoice::Wgpu(index),
+            Device::Cuda(_) => bail!("--device cuda: this program was built without the cuda feature; try --device wgpu"),
+        })
+    }
+
+    /// Precision of activations.
+    pub fn activations(&self) -> Activations {
+        match self.activations {
+            Precision::F32 => Activations::F32,
+            Precision::Q8 => Activations::Q8,
+        }
+    }
+
+    /// Storage of the latent cache.
+    pub fn cache(&self) -> CacheFormat {
+        match self.cache_type {
+            CacheType::F16 => CacheFormat::F16,
+            CacheType::F32 => CacheFormat::F32,
+        }
+    }
+}
+
+impl EngineArgs {
+    /// The engine's options.
+    pub fn options(&self) -> anyhow::Result<EngineOptions> {
+        Ok(EngineOptions {
+            device: self.device.choice()?,
+            activations: self.device.activations(),
+            cache: self.device.cache(),
+            context: self.ctx_size.map(NonZeroUsize::get),
+            positions: None,
+            threads: self.device.threads.map(NonZeroUsize::get),
+            in_flight: self.in_flight,
+            chunk: self.chunk.get(),
+            memory_budget: self.device.memory_budget,
+        })
+    }
+}
+
+impl SamplingArgs {
+    /// The parameters: what is asked for, else what the model's publisher recommends, else llama.cpp's defaults.
+    pub fn params(&self, recommended: &GenerationConfig) -> SamplingParams {
+        let g = recommended;
+        let greedy = g.do_sample == Some(false);
+        let says_something = g.temperature.is_some() || g.top_p.is_some() || g.top_k.is_some() || g.min_p.is_some();
+        // A publisher who says something, and nothing about one of the cuts, does without it.
+        let or = |value: Option<f32>, off: f32, default: f32| value.unwrap_or(if says_something { off } else { default });
+        SamplingParams {
+            temperature: self.temp.unwrap_or(if greedy { 0.0 } else { or(g.temperature, 1.0, 0.8) }),
+            top_k: match self.top_k {
+                Some(k) => u32::try_from(k).unwrap_or(0),
+                None => g.top_k.unwrap_or(if says_something { 0 } else { 40 }),
+            },
+            // 0 would keep nothing; the smallest set there is has one token.
+            top_p: self.top_p.unwrap_or_else(|| or(g.top_p, 1.0, 0.95).max(f32::MIN_POSITIVE)),
+            min_p: self.min_p.unwrap_or_else(|| or(g.min_p, 0.0, 0.05)),
+            repeat_penalty: self.repeat_penalty.or(g.repetition_penalty).unwrap_or(1.0),
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
+            penalty_last_n: u32::try_from(self.repeat_last_n).unwrap_or(256),
+            seed: u64::try_from(self.seed).unwrap_or_else(|_| random_seed()),
+        }
+    }
+
+    /// Most tokens of an answer.
+    pub fn max_tokens(&self) -> Option<usize> {
+        usize::try_from(self.predict).ok()
+    }
+}
+
+/// A seed that people can type again: 32 bits.
+pub fn random_seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    // The standard library's hash keys come from the system's random source.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
+    RandomState::new().hash_one(now) >> 32
+}
+
+fn parse_device(text: &str) -> Result<Device, String> {
+    let (name, index) = match text.split_once(':') {
+        Some((name, n)) => (name, Some(n.parse().map_err(|_| format!("`{n}` is no device number"))?)),
+        None => (text, None),
+    };
+    match (name, index) {
+        ("auto", None) => Ok(Device::Auto),
+        ("cpu", None) => Ok(Device::Cpu),
+        ("wgpu", n) => Ok(Device::Wgpu(n)),
+        ("cuda", n) => Ok(Device::Cuda(n)),
+        _ => Err("use auto, cpu, wgpu, wgpu:N, cuda or cuda:N".into()),
+    }
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit_bytes: f64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1_048_576.0,
+        "g" | "gib" => 1_073_741_824.0,
+        "t" | "tib" => 1_099_511_627_776.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        other => return Err(format!("`{other}` is no unit; use KiB, MiB, GiB or TiB")),
+    };
+    let number: f64 = number.parse().map_err(|_| "use a number and a unit, as in 6GiB or 512MiB".to_owned())?;
+    let bytes = number * unit_bytes;
+    if bytes < 1.0 {
+        return Err("must be more than nothing".into());
+    }
+    // Saturates: more than there can be is no limit.
+    Ok(bytes as u64)
+}
+
+fn parse_in_flight(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=32).contains(n)).ok_or_else(|| "use a number from 1 to 32".into())
+}
+
+fn number(text: &str, range: &str, allowed: impl Fn(f32) -> bool) -> Result<f32, String> {
+    text.parse().ok().filter(|&x: &f32| x.is_finite() && allowed(x)).ok_or_else(|| format!("use a number {range}"))
+}
+
+fn finite(text: &str) -> Result<f32, String> {
+    number(text, "that is finite", |_| true)
+}
+
+fn at_least_zero(text: &str) -> Result<f32, String> {
+    number(text, "of 0 or more", |x| x >= 0.0)
+}
+
+fn above_zero(text: &str) -> Result<f32, String> {
+    number(text, "above 0", |x| x > 0.0)
+}
+
+fn above_zero_to_one(text: &str) -> Result<f32, String> {
+    number(text, "above 0 and at most 1", |x| x > 0.0 && x <= 1.0)
+}
+
+fn zero_to_one(text: &str) -> Result<f32, String> {
+    number(text, "from 0 to 1", |x| (0.0..=1.0).contains(&x))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Only {
+        #[command(flatten)]
+        sampling: SamplingArgs,
+    }
+
+    fn sampling(args: &[&str]) -> SamplingArgs {
+        Only::try_parse_from([&["x"], args].concat()).unwrap().sampling
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("6GiB").unwrap(), 6 << 30);
+        assert_eq!(parse_size("512 mib").unwrap(), 512 << 20);
+        assert_eq!(parse_size("1.5G").unwrap(), 3 << 29);
+        assert_eq!(parse_size("2GB").unwrap(), 2_000_000_000);
+        assert_eq!(parse_size("4096").unwrap(), 4096);
+        for bad in ["", "GiB", "-1GiB", "0", "1.2.3G", "6 gibibytes", "nan"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn devices() {
+        assert_eq!(parse_device("auto").unwrap(), Device::Auto);
+        assert_eq!(parse_device("wgpu").unwrap(), Device::Wgpu(None));
+        assert_eq!(parse_device("wgpu:3").unwrap(), Device::Wgpu(Some(3)));
+        assert_eq!(parse_device("cuda:0").unwrap(), Device::Cuda(Some(0)));
+        for bad in ["", "gpu", "cpu:1", "wgpu:", "wgpu:x", "wgpu:-1"] {
+            assert!(parse_device(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn flags_come_before_the_publisher_and_the_publisher_before_llama_cpp() {
+        let nothing = GenerationConfig::default();
+        let p = sampling(&[]).params(&nothing);
+        assert_eq!((p.temperature, p.top_k, p.top_p, p.min_p), (0.8, 40, 0.95, 0.05));
+        let some = GenerationConfig { do_sample: Some(true), temperature: Some(0.6), ..nothing.clone() };
+        let p = sampling(&[]).params(&some);
+        assert_eq!((p.temperature, p.top_k, p.top_p, p.min_p), (0.6, 0, 1.0, 0.0));
+        let p = sampling(&["--temp", "0", "--top-k", "-1", "--seed", "7"]).params(&some);
+        assert_eq!((p.temperature, p.top_k, p.seed), (0.0, 0, 7));
+        let greedy = GenerationConfig { do_sample: Some(false), ..some };
+        assert_eq!(sampling(&[]).params(&greedy).temperature, 0.0);
+        assert_eq!(sampling(&["--temp", "1"]).params(&greedy).temperature, 1.0);
+        let zero = GenerationConfig { top_p: Some(0.0), ..nothing };
+        assert!(sampling(&[]).params(&zero).check().is_ok());
+    }
+
+    #[test]
+    fn nonsense_is_wrong_usage() {
+        for bad in [["--temp", "-1"], ["--temp", "nan"], ["--top-p", "0"], ["--top-p", "2"], ["--min-p", "-0.1"], ["--repeat-penalty", "0"]] {
+            assert!(Only::try_parse_from(["x", bad[0], bad[1]]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn random_seeds_can_be_typed_again() {
+        let seeds: Vec<u64> = (0..4).map(|_| random_seed()).collect();
+        assert!(seeds.iter().all(|&s| i64::try_from(s).is_ok()));
+        assert!(seeds.windows(2).any(|w| w[0] != w[1]), "{seeds:?}");
+    }
+}

@@ -1,0 +1,259 @@
+//! `pleiad run`, and `pleiad` without a command: one answer, or a chat.
+
+use std::io::Read as _;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use pleiad_runtime::{GenerateOptions, SamplingParams, engine::DoneReason};
+use serde_json::json;
+
+use super::{
+    args::{EngineArgs, ModelArgs, SamplingArgs},
+    chat,
+    generate::{self, Answer},
+    interrupt::{self, Interrupted},
+    open::{self, Opened},
+    term::{self, Stream, note},
+};
+use crate::{
+    conversation::{Conversation, Prompt},
+    thinking::{Piece, Splitter},
+};
+
+/// What a chat and a single answer have in common.
+#[derive(Args, Clone, Debug)]
+pub struct TalkArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Instructions that come before the conversation (also -sys)
+    #[arg(long, visible_alias = "sys", value_name = "TEXT")]
+    pub system_prompt: Option<String>,
+    /// Take the prompt as it is: no chat template
+    #[arg(long, visible_alias = "no-template")]
+    pub raw: bool,
+    /// Print one JSON object: text, token ids, why it ended, statistics
+    #[arg(long)]
+    pub json: bool,
+    /// Print a line of JSON for every token, and one at the end
+    #[arg(long, conflicts_with = "json")]
+    pub json_stream: bool,
+    /// Say more: how it was loaded, the seed, statistics
+    #[arg(short, long)]
+    pub verbose: bool,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+/// Arguments of `pleiad run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// The prompt; `-`: standard input. Without it a chat, where a person types; else standard input
+    #[arg(value_name = "PROMPT")]
+    pub prompt: Option<String>,
+    #[command(flatten)]
+    pub talk: TalkArgs,
+}
+
+/// Runs `pleiad run`.
+pub fn run(args: &RunArgs) -> Result<()> {
+    let talk = &args.talk;
+    let chat = args.prompt.is_none() && term::stdin_is_terminal() && !talk.json && !talk.json_stream;
+    let prompt = match args.prompt.as_deref() {
+        Some(text) if text != "-" => Some(text.to_owned()),
+        _ if chat => None,
+        _ => Some(read_stdin()?),
+    };
+    if prompt.as_ref().is_some_and(|p| p.is_empty()) {
+        bail!("the prompt is empty");
+    }
+    interrupt::install();
+    let opened = open::engine(&talk.model.model, talk.engine.options()?, talk.json || talk.json_stream)?;
+    let sampling = talk.sampling.params(&opened.checkpoint.generation);
+    if talk.verbose {
+        describe(&opened, &sampling);
+    }
+    match prompt {
+        Some(text) => once(talk, &opened, sampling, &text),
+        None => chat::chat(talk, &opened, sampling),
+    }
+}
+
+fn read_stdin() -> Result<String> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("standard input")?;
+    // The last line's end belongs to the file, not to the prompt.
+    Ok(text.strip_suffix('\n').map(|t| t.strip_suffix('\r').unwrap_or(t)).unwrap_or(&text).to_owned())
+}
+
+/// What was loaded, on standard error.
+fn describe(opened: &Opened, s: &SamplingParams) {
+    let info = opened.engine.info();
+    note(&format!(
+        "{} on {} ({}), {} of weights, ready after {:.2} s, context {} of {}",
+        name(opened),
+        info.device,
+        info.backend,
+        term::size(info.weight_bytes),
+        opened.seconds,
+        info.context,
+        info.model_context
+    ));
+    note(&format!(
+        "seed {}, temp {}, top-k {}, top-p {}, min-p {}, repeat-penalty {}, frequency-penalty {}, presence-penalty {}",
+        s.seed, s.temperature, s.top_k, s.top_p, s.min_p, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
+    ));
+}
+
+/// The model's name, or where it came from.
+pub fn name(opened: &Opened) -> &str {
+    let info = opened.engine.info();
+    if info.model.is_empty() { &opened.checkpoint.source.name } else { &info.model }
+}
+
+/// What a generation is asked for.
+pub fn options(talk: &TalkArgs, opened: &Opened) -> GenerateOptions {
+    let end = if talk.sampling.ignore_eos { Vec::new() } else { opened.checkpoint.special.eos.clone() };
+    GenerateOptions { max_tokens: talk.sampling.max_tokens(), end, routing: false }
+}
+
+/// Whether prompts are taken as they are: because that was asked for, or because the model knows no conversations.
+pub fn is_raw(talk: &TalkArgs, opened: &Opened) -> Result<bool> {
+    if opened.checkpoint.tokenizer.is_none() {
+        bail!("{}: has no vocabulary, so it cannot read or write text; `pleiad eval` takes token ids", opened.checkpoint.source.name);
+    }
+    if !talk.raw && opened.checkpoint.chat_template.is_none() {
+        note("note: the model has no chat template; it continues the prompt as it is");
+        return Ok(true);
+    }
+    Ok(talk.raw)
+}
+
+/// One answer.
+fn once(talk: &TalkArgs, opened: &Opened, sampling: SamplingParams, text: &str) -> Result<()> {
+    let prompt = if is_raw(talk, opened)? {
+        Prompt::raw(text, &opened.checkpoint)?
+    } else {
+        let mut conversation = Conversation::new(talk.system_prompt.as_deref());
+        conversation.ask(text);
+        conversation.prompt(&opened.checkpoint)?
+    };
+    let options = options(talk, opened);
+    let session = opened.engine.session();
+    let mut out = Stream::stdout();
+    if talk.json_stream {
+        let mut each = |id: Option<u32>, text: &str, seconds: f64| {
+            out.text(&format!("{}\n", json!({ "event": "token", "id": id, "text": text, "seconds": seconds })))?;
+            Ok(())
+        };
+        let answer = generate::answer(&session, prompt.ids, sampling.clone(), options, true, &mut each)?;
+        let mut last = result(opened, &sampling, &answer);
+        last["event"] = "done".into();
+        out.text(&format!("{last}\n"))?;
+        return finish(&answer);
+    }
+    if talk.json {
+        let answer = generate::answer(&session, prompt.ids, sampling.clone(), options, true, &mut |_, _, _| Ok(()))?;
+        out.json(&result(opened, &sampling, &answer))?;
+        return finish(&answer);
+    }
+    let answer = {
+        let mut printer = Printer::new(&mut out, prompt.thinking);
+        let answer = generate::answer(&session, prompt.ids, sampling, options, false, &mut |_, text, _| printer.push(text))?;
+        printer.finish(&answer.text)?;
+        answer
+    };
+    let mut err = Stream::stderr();
+    if talk.verbose || err.terminal {
+        err.dim_line(&generate::summary(&answer.stats, opened.engine.info()))?;
+    }
+    finish(&answer)
+}
+
+fn finish(answer: &Answer) -> Result<()> {
+    if answer.reason == DoneReason::Cancelled {
+        return Err(Interrupted.into());
+    }
+    if answer.reason == DoneReason::Context {
+        note("note: the context is full; --ctx-size sets its length");
+    }
+    Ok(())
+}
+
+/// An answer for programs.
+fn result(opened: &Opened, s: &SamplingParams, answer: &Answer) -> serde_json::Value {
+    let info = opened.engine.info();
+    json!({
+        "text": answer.text,
+        "tokens": answer.tokens,
+        "reason": answer.reason,
+        "model": name(opened),
+        "device": info.device,
+        "backend": info.backend,
+        "activations": info.activations,
+        "context": info.context,
+        "sampling": {
+            "temp": s.temperature,
+            "top_k": s.top_k,
+            "top_p": s.top_p,
+            "min_p": s.min_p,
+            "repeat_penalty": s.repeat_penalty,
+            "frequency_penalty": s.frequency_penalty,
+            "presence_penalty": s.presence_penalty,
+            "repeat_last_n": s.penalty_last_n,
+            "seed": s.seed,
+        },
+        "load_seconds": opened.seconds,
+        "stats": answer.stats,
+    })
+}
+
+/// Prints an answer as it comes: on a terminal reasoning is dimmed and its marks are left out.
+pub struct Printer<'a> {
+    out: &'a mut Stream,
+    splitter: Splitter,
+    ends_line: bool,
+}
+
+impl<'a> Printer<'a> {
+    /// `thinking`: the prompt has already opened the reasoning.
+    pub fn new(out: &'a mut Stream, thinking: bool) -> Self {
+        Self { out, splitter: Splitter::new(thinking), ends_line: true }
+    }
+
+    /// More of the answer.
+    pub fn push(&mut self, text: &str) -> Result<()> {
+        if !self.out.terminal {
+            return Ok(self.out.text(text)?);
+        }
+        let pieces = self.splitter.push(text);
+        self.show(pieces)
+    }
+
+    /// The end of the answer, whose whole text is `all`.
+    pub fn finish(mut self, all: &str) -> Result<()> {
+        if self.out.terminal {
+            let pieces = std::mem::take(&mut self.splitter).finish();
+            self.show(pieces)?;
+        } else {
+            self.ends_line = all.ends_with('\n');
+        }
+        if !self.ends_line || all.is_empty() {
+            self.out.text("\n")?;
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, pieces: Vec<Piece>) -> Result<()> {
+        for piece in pieces {
+            let (Piece::Thought(text) | Piece::Answer(text)) = &piece;
+            self.ends_line = text.ends_with('\n');
+            match &piece {
+                Piece::Thought(text) => self.out.dim(text)?,
+                Piece::Answer(text) => self.out.text(text)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! AVX2 with FMA and F16C, and with AVX-VNNI.
+
+use super::{Kernel, Simd};
+use std::arch::x86_64::*;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2<const VNNI: bool>;
+
+/// # Safety
+/// The machine has AVX2, FMA and F16C.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the instruction set is there.
+    unsafe { kernel.run::<Avx2<false>>() }
+}
+
+/// # Safety
+/// The machine has AVX2, FMA, F16C and AVX-VNNI.
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+pub(super) unsafe fn run_vnni<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the instruction set is there.
+    unsafe { kernel.run::<Avx2<true>>() }
+}
+
+// SAFETY of every block below: the caller vouches for the instruction set and the pointers.
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
+    type F = __m256;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m256) {
+        unsafe { _mm256_storeu_ps(p, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn sum(v: __m256) -> f32 {
+        unsafe {
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn f16(p: *const u8) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn bf16(p: *const u8) -> __m256 {
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())), 16)) }
+    }
+
+    #[inline(always)]
+    unsafe fn f8(p: *const u8) -> __m256 {
+        unsafe {
+            // The same exponent in half precision stands for 2^-8 of it.
+            let bits = _mm_cvtepi8_epi16(_mm_loadl_epi64(p.cast()));
+            let magnitude = _mm_slli_epi16(_mm_and_si128(bits, _mm_set1_epi16(0x7f)), 7);
+            let half = _mm_or_si128(magnitude, _mm_and_si128(bits, _mm_set1_epi16(i16::MIN)));
+            _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn half(bits: u16) -> f32 {
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot32(acc: __m256, w: *const i8, x: *const i8, s: [f32; 2]) -> __m256 {
+        unsafe {
+            let (w, x) = (_mm256_loadu_si256(w.cast()), _mm256_loadu_si256(x.cast()));
+            // |w| * (x with w's sign): 128 * 127 * 2 fits 16 bits.
+            let (w, x) = (_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+            let dot = if VNNI {
+                _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), w, x)
+            } else {
+                _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1))
+            };
+            let s = _mm256_insertf128_ps(_mm256_set1_ps(s[0]), _mm_set1_ps(s[1]), 1);
+            _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), s, acc)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(src: *const f32, from: usize, dst: *mut f32, to: usize) {
+        unsafe {
+            // Two rows four apart in the halves of a register, then 4x4 blocks within the halves.
+            for c in [0, 4] {
+                let mut v = [_mm256_setzero_ps(); 4];
+                for (r, v) in v.iter_mut().enumerate() {
+                    let low = _mm256_castps128_ps256(_mm_loadu_ps(src.add(r * from + c)));
+                    *v = _mm256_insertf128_ps(low, _mm_loadu_ps(src.add((r + 4) * from + c)), 1);
+                }
+                let [a, b, d, e] = v;
+                let (ab0, ab1) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let (de0, de1) = (_mm256_unpacklo_ps(d, e), _mm256_unpackhi_ps(d, e));
+                _mm256_storeu_ps(dst.add(c * to), _mm256_shuffle_ps(ab0, de0, 0x44));
+                _mm256_storeu_ps(dst.add((c + 1) * to), _mm256_shuffle_ps(ab0, de0, 0xee));
+                _mm256_storeu_ps(dst.add((c + 2) * to), _mm256_shuffle_ps(ab1, de1, 0x44));
+                _mm256_storeu_ps(dst.add((c + 3) * to), _mm256_shuffle_ps(ab1, de1, 0xee));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        unsafe { _mm_prefetch(p.cast(), _MM_HINT_T0) }
+    }
+}

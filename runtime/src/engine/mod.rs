@@ -1,0 +1,229 @@
+//! The engine: a loaded model that several sessions share.
+//!
+//! An [`Engine`] is a handle to a worker that owns the device. A [`Session`] is one conversation's place in the
+//! latent cache: whatever prefix of a prompt is already there is not computed again, be it a new turn, an edit, a
+//! regeneration, or a branch of another session. A [`Generation`] is a stream of [`Event`]s; dropping it cancels.
+
+mod load;
+mod plans;
+mod request;
+mod worker;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use async_channel::{Receiver, Sender};
+use pleiad_models::{Config, Tokenizer};
+use serde::Serialize;
+
+pub use load::{Loaded, choose_device, load};
+pub use request::{DoneReason, Event, GenerateOptions, GenerationStats, Progress};
+pub use worker::Worker;
+
+use crate::{
+    Error, Result,
+    executor::{Activations, CacheFormat, DeviceChoice},
+    sampling::SamplingParams,
+};
+
+/// How to run a model.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Where.
+    pub device: DeviceChoice,
+    /// Precision of activations in quantised products.
+    pub activations: Activations,
+    /// Storage of the latent cache.
+    pub cache: CacheFormat,
+    /// Longest context of one session; `None`: the model's, but no more than 8192.
+    pub context: Option<usize>,
+    /// Positions of the latent cache over all sessions; `None`: room for two full contexts.
+    pub positions: Option<usize>,
+    /// CPU threads; `None`: all.
+    pub threads: Option<usize>,
+    /// Tokens submitted ahead of the one that is read back; 1: none.
+    pub in_flight: usize,
+    /// Most tokens of one prefill step.
+    pub chunk: usize,
+    /// Most bytes of device memory; `None`: what the device has.
+    pub memory_budget: Option<u64>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            device: DeviceChoice::Auto,
+            activations: Activations::default(),
+            cache: CacheFormat::default(),
+            context: None,
+            positions: None,
+            threads: None,
+            in_flight: 2,
+            chunk: 512,
+            memory_budget: None,
+        }
+    }
+}
+
+/// What an engine runs, and where.
+#[derive(Clone, Debug, Serialize)]
+pub struct EngineInfo {
+    /// The model's name.
+    pub model: String,
+    /// The device's name.
+    pub device: String,
+    /// `cpu` or `wgpu`.
+    pub backend: String,
+    /// Longest context of one session.
+    pub context: usize,
+    /// The context that the model was made for.
+    pub model_context: usize,
+    /// Precision of activations in quantised products.
+    pub activations: Activations,
+    /// Bytes of weights.
+    pub weight_bytes: u64,
+    /// Seconds it took to load.
+    pub load_seconds: f64,
+    /// Why the device is not the one that was preferred, if so.
+    pub notice: Option<String>,
+}
+
+pub(crate) enum Command {
+    Generate(request::Request),
+    Close(u64),
+}
+
+/// A handle to a loaded model. Cheap to clone; the model is freed when the last handle and session are gone.
+#[derive(Clone)]
+pub struct Engine {
+    commands: Sender<Command>,
+    info: Arc<EngineInfo>,
+    config: Arc<Config>,
+    tokenizer: Option<Tokenizer>,
+    next_session: Arc<AtomicU64>,
+}
+
+impl Engine {
+    /// Starts a worker for a loaded model on a thread of its own.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn start(loaded: Loaded) -> Result<Self> {
+        let (engine, worker) = Self::with_worker(loaded);
+        std::thread::Builder::new()
+            .name("pleiad-engine".into())
+            .spawn(move || pollster::block_on(worker.run()))
+            .map_err(|e| Error::Stopped(format!("no thread for the engine: {e}")))?;
+        Ok(engine)
+    }
+
+    /// The engine and its worker, for platforms where the caller drives [`Worker::run`] itself.
+    pub fn with_worker(loaded: Loaded) -> (Self, Worker) {
+        let (commands, received) = async_channel::unbounded();
+        let engine = Self {
+            commands,
+            info: Arc::new(loaded.info.clone()),
+            config: Arc::new(loaded.model.config.clone()),
+            tokenizer: loaded.tokenizer.clone(),
+            next_session: Arc::new(AtomicU64::new(0)),
+        };
+        (engine, Worker::new(loaded, received))
+    }
+
+    /// What runs, and where.
+    pub fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// A new session, with nothing in the cache.
+    pub fn session(&self) -> Session {
+        Session { engine: self.clone(), id: self.next_session.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+/// One conversation's place in the latent cache. Dropping it gives its pages back.
+pub struct Session {
+    engine: Engine,
+    id: u64,
+}
+
+impl Session {
+    /// Generates a continuation of `prompt`, the whole history in token ids.
+    ///
+    /// Requests of one session run one after the other; requests of different sessions take turns.
+    pub fn generate(&self, prompt: Vec<u32>, sampling: SamplingParams, options: GenerateOptions) -> Generation {
+        let (events, received) = async_channel::unbounded();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let request = request::Request {
+            session: self.id,
+            prompt,
+            sampling,
+            options,
+            events: events.clone(),
+            cancelled: Arc::clone(&cancelled),
+        };
+        if self.engine.commands.try_send(Command::Generate(request)).is_err() {
+            let error = Error::Stopped("its worker is gone".into());
+            // The channel is unbounded and its receiver is here: sending cannot fail.
+            let _ = events.try_send(Event::Failed(error));
+        }
+        Generation { events: received, cancelled }
+    }
+
+    /// The engine it belongs to.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // A worker that is gone has freed everything already.
+        let _ = self.engine.commands.try_send(Command::Close(self.id));
+    }
+}
+
+/// A generation under way: a stream of events that ends with [`Event::Done`] or [`Event::Failed`].
+pub struct Generation {
+    events: Receiver<Event>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Generation {
+    /// The next event; `None` when the generation is over.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.events.recv().await.ok()
+    }
+
+    /// The next event if there is one, without waiting.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
+    /// Waits for the next event on this thread; `None` when the generation is over.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn next_blocking(&mut self) -> Option<Event> {
+        self.events.recv_blocking().ok()
+    }
+
+    /// Asks the engine to stop; the last event will be [`Event::Done`] with [`DoneReason::Cancelled`].
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}

@@ -1,0 +1,105 @@
+//! Requests and the events that answer them.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use async_channel::Sender;
+use serde::Serialize;
+
+use crate::{Error, executor::DeviceStats, sampling::SamplingParams};
+
+/// What to generate.
+#[derive(Clone, Debug, Default)]
+pub struct GenerateOptions {
+    /// Most tokens to generate; `None`: until an end token or the end of the context.
+    pub max_tokens: Option<usize>,
+    /// Token ids that end the generation.
+    pub end: Vec<u32>,
+    /// Report which experts every token used ([`Event::Token`]'s `activations`).
+    pub routing: bool,
+}
+
+/// How far a prompt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Tokens of the prompt.
+    pub total: usize,
+    /// Tokens in the cache so far, those found there included.
+    pub done: usize,
+    /// Tokens that were found in the cache.
+    pub reused: usize,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DoneReason {
+    /// The model said so.
+    End,
+    /// `max_tokens` were generated.
+    Length,
+    /// The context is full.
+    Context,
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// What a generation took.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct GenerationStats {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of these, found in the cache.
+    pub reused_tokens: usize,
+    /// Tokens generated, an end token included.
+    pub generated_tokens: usize,
+    /// Seconds from the start to the first token.
+    pub prefill_seconds: f64,
+    /// Seconds from the first token to the last.
+    pub decode_seconds: f64,
+    /// What the device did for the prompt.
+    pub prefill_device: DeviceStats,
+    /// What the device did after the first token.
+    pub decode_device: DeviceStats,
+}
+
+/// What happens during a generation.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A chunk of the prompt is done.
+    Prompt(Progress),
+    /// A token was generated (end tokens are not reported).
+    Token {
+        /// Its id.
+        id: u32,
+        /// The text that became certain with it; may be empty in the middle of a character.
+        text: String,
+        /// Its logit, after penalties.
+        logit: f32,
+        /// How often each expert was used since the last event, `[layers, E]`, if asked for.
+        activations: Option<Arc<[u32]>>,
+        /// Seconds since the generation started.
+        seconds: f64,
+    },
+    /// Something that the user should know; the generation goes on.
+    Notice(String),
+    /// The generation is over.
+    Done {
+        /// Why.
+        reason: DoneReason,
+        /// Text that was held back (half a character, shown as U+FFFD).
+        text: String,
+        /// What it took.
+        stats: GenerationStats,
+    },
+    /// The generation failed.
+    Failed(Error),
+}
+
+pub(crate) struct Request {
+    pub session: u64,
+    pub prompt: Vec<u32>,
+    pub sampling: SamplingParams,
+    pub options: GenerateOptions,
+    pub events: Sender<Event>,
+    pub cancelled: Arc<AtomicBool>,
+}

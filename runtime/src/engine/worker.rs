@@ -1,0 +1,458 @@
+//! The worker: owns the device and takes requests in turns.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, atomic::Ordering},
+};
+
+use async_channel::Receiver;
+use pleiad_models::TextStream;
+use web_time::Instant;
+
+use super::{
+    Command,
+    load::Loaded,
+    plans::Plans,
+    request::{DoneReason, Event, GenerationStats, Progress, Request},
+};
+use crate::{
+    Error, Result,
+    executor::{DeviceStats, Executor, LoadOptions, Readback, StepOutput, Ticket},
+    forward::Output,
+    model::Model,
+    pages::{Held, PagePool},
+    step::{PAGE, StepState},
+};
+
+/// Tokens that a generation may decode before the next one has its turn.
+const TURN: usize = 16;
+
+/// Owns the device; [`Worker::run`] serves requests until all handles are gone.
+pub struct Worker {
+    commands: Receiver<Command>,
+    executor: Executor,
+    model: Arc<Model>,
+    tokenizer: Option<pleiad_models::Tokenizer>,
+    plans: Plans,
+    in_flight: usize,
+    context: usize,
+    load: LoadOptions,
+    pool: PagePool,
+    sessions: HashMap<u64, Held>,
+    jobs: VecDeque<Job>,
+    /// Requests accepted so far.
+    serial: u64,
+    /// The session whose step the device holds.
+    on_device: Option<u64>,
+    /// Why the worker serves nobody any more.
+    broken: Option<Error>,
+}
+
+/// A generation under way.
+struct Job {
+    request: Request,
+    serial: u64,
+    /// The device's step as it will be once everything in flight is done.
+    step: StepState,
+    /// Tokens of the prompt in the cache; `None`: not started.
+    prefilled: Option<usize>,
+    last: u32,
+    generated: Vec<u32>,
+    in_flight: VecDeque<(Ticket, usize)>,
+    text: Option<TextStream>,
+    stats: GenerationStats,
+    started: Instant,
+    first_token: Option<Instant>,
+    device_at: DeviceStats,
+    counters: Vec<u32>,
+}
+
+/// What a turn came to.
+enum Turn {
+    More,
+    Over(DoneReason),
+}
+
+impl Worker {
+    pub(super) fn new(loaded: Loaded, commands: Receiver<Command>) -> Self {
+        Self {
+            commands,
+            plans: Plans::new(&loaded.model, loaded.options.activations, loaded.options.chunk),
+            in_flight: loaded.options.in_flight.clamp(1, crate::step::RING / 2),
+            context: loaded.info.context,
+            pool: PagePool::new(loaded.load.positions),
+            load: loaded.load,
+            executor: loaded.executor,
+            model: loaded.model,
+            tokenizer: loaded.tokenizer,
+            sessions: HashMap::new(),
+            jobs: VecDeque::new(),
+            serial: 0,
+            on_device: None,
+            broken: None,
+        }
+    }
+
+    /// Serves requests until every handle is gone.
+    pub async fn run(mut self) {
+        loop {
+            if self.jobs.is_empty() {
+                match self.commands.recv().await {
+                    Ok(command) => self.accept(command),
+                    Err(_) => return,
+                }
+            }
+            while let Ok(command) = self.commands.try_recv() {
+                self.accept(command);
+            }
+            let Some(mut job) = self.next_job() else { continue };
+            match self.turn(&mut job).await {
+                Ok(Turn::More) => self.jobs.push_back(job),
+                Ok(Turn::Over(reason)) => {
+                    let text = job.text.take().map_or_else(String::new, TextStream::finish);
+                    job.send(Event::Done { reason, text, stats: job.stats });
+                }
+                Err(e) => self.fail(job, e).await,
+            }
+        }
+    }
+
+    /// The next job in turn. Requests of one session are served in order, so one that waits for another is passed over.
+    fn next_job(&mut self) -> Option<Job> {
+        let waits = |j: &Job| self.jobs.iter().any(|o| o.request.session == j.request.session && o.serial < j.serial);
+        let index = self.jobs.iter().position(|j| !waits(j))?;
+        self.jobs.remove(index)
+    }
+
+    fn accept(&mut self, command: Command) {
+        match command {
+            Command::Generate(request) => {
+                if let Some(e) = &self.broken {
+                    // The receiver may be gone; then nobody wants to know.
+                    let _ = request.events.try_send(Event::Failed(Error::Stopped(e.to_string())));
+                    return;
+                }
+                let text = self.tokenizer.as_ref().map(|t| t.stream());
+                self.serial += 1;
+                self.jobs.push_back(Job::new(request, self.serial, text));
+            }
+            Command::Close(session) => {
+                self.jobs.retain(|j| j.request.session != session);
+                if let Some(mut held) = self.sessions.remove(&session) {
+                    held.truncate(0, &mut self.pool);
+                }
+                if self.on_device == Some(session) {
+                    self.on_device = None;
+                }
+            }
+        }
+    }
+
+    /// Reports an error. What a failed step left in the cache is unknown: the session starts afresh.
+    async fn fail(&mut self, job: Job, error: Error) {
+        if let Some(held) = self.sessions.get_mut(&job.request.session) {
+            held.truncate(0, &mut self.pool);
+        }
+        self.on_device = None;
+        if !matches!(error, Error::DeviceLost(_)) {
+            return job.send(Event::Failed(error));
+        }
+        if let Err(error) = self.move_to_cpu().await {
+            self.broken = Some(error.clone());
+            for job in self.jobs.drain(..).chain([job]) {
+                job.send(Event::Failed(error.clone()));
+            }
+            return;
+        }
+        let notice = format!("{error}; going on with the CPU");
+        self.jobs.push_front(job);
+        for job in &mut self.jobs {
+            job.restart();
+            job.send(Event::Notice(notice.clone()));
+        }
+    }
+
+    /// Loads the model on the CPU after the device was lost. The latent cache is lost with it.
+    async fn move_to_cpu(&mut self) -> Result<()> {
+        self.executor = Executor::load(None, Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?;
+        self.plans.forget();
+        for held in self.sessions.values_mut() {
+            held.truncate(0, &mut self.pool);
+        }
+        Ok(())
+    }
+
+    /// A chunk of the prompt, or some tokens. A job that ends, or that others wait behind, leaves nothing in flight.
+    async fn turn(&mut self, job: &mut Job) -> Result<Turn> {
+        if job.request.cancelled.load(Ordering::Relaxed) {
+            self.drain(job).await?;
+            return Ok(Turn::Over(DoneReason::Cancelled));
+        }
+        let Some(done) = job.prefilled else {
+            self.begin(job)?;
+            return Ok(Turn::More);
+        };
+        if done < job.request.prompt.len() {
+            return self.prefill(job, done).await;
+        }
+        self.decode(job).await
+    }
+
+    /// Checks the request, finds what the cache already holds, and makes room.
+    fn begin(&mut self, job: &mut Job) -> Result<()> {
+        let request = &job.request;
+        request.sampling.check()?;
+        let vocab = self.model.config.vocab_size;
+        if request.prompt.is_empty() {
+            return Err(Error::Invalid("the prompt is empty".into()));
+        }
+        if let Some(id) = request.prompt.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Error::Invalid(format!("token id {id} is beyond the vocabulary of {vocab}")));
+        }
+        if request.prompt.len() >= self.context {
+            return Err(Error::ContextFull {
+                prompt: request.prompt.len(),
+                context: self.context,
+                model: self.model.config.max_positions,
+            });
+        }
+        let session = request.session;
+        let mut held = self.sessions.remove(&session).unwrap_or_default();
+        if let Some(other) = self.sessions.values().max_by_key(|o| o.common_prefix(&request.prompt)) {
+            held.adopt(other, &request.prompt, &mut self.pool);
+        }
+        // The last token is always computed: its logits are wanted.
+        let reused = held.common_prefix(&request.prompt).min(request.prompt.len() - 1);
+        let reused = held.truncate(reused, &mut self.pool);
+        self.sessions.insert(session, held);
+
+        job.step.pos = reused as u32;
+        job.stats.prompt_tokens = request.prompt.len();
+        job.stats.reused_tokens = reused;
+        request.sampling.write(&request.options.end, &mut job.step);
+        job.step.counters_on = u32::from(request.options.routing);
+        let recent = request.prompt.len().saturating_sub(crate::step::MAX_RECENT);
+        request.prompt[recent..].iter().for_each(|&t| job.step.remember(t));
+        job.prefilled = Some(reused);
+        job.device_at = self.executor.stats();
+        if request.options.routing {
+            let experts = self.model.config.moe.as_ref().map_or(0, |m| m.num_experts);
+            job.counters = vec![0; self.model.config.num_layers * experts];
+        }
+        job.send(Event::Prompt(Progress { total: job.request.prompt.len(), done: reused, reused }));
+        Ok(())
+    }
+
+    /// Takes pages for `positions` positions of the job's session, from idle sessions if need be.
+    fn reserve(&mut self, session: u64, positions: usize) -> Result<()> {
+        let mut held = self.sessions.remove(&session).unwrap_or_default();
+        let mut enough = held.reserve(positions, &mut self.pool);
+        while !enough {
+            let busy: Vec<u64> = self.jobs.iter().map(|j| j.request.session).collect();
+            let idle = self.sessions.iter_mut().filter(|(id, h)| !busy.contains(id) && !h.pages.is_empty());
+            let Some((_, victim)) = idle.max_by_key(|(_, h)| h.pages.len()) else { break };
+            victim.truncate(0, &mut self.pool);
+            enough = held.reserve(positions, &mut self.pool);
+        }
+        self.sessions.insert(session, held);
+        if enough {
+            return Ok(());
+        }
+        Err(Error::Limit {
+            what: "positions in the latent cache, shared by all sessions".into(),
+            needed: positions as u64,
+            limit: (self.pool.capacity() * PAGE) as u64,
+        })
+    }
+
+    /// Makes the device's step that of the job.
+    fn put_on_device(&mut self, job: &Job) {
+        let pages = self.sessions.get(&job.request.session).map_or(&[][..], |h| &h.pages);
+        self.executor.write_step(&job.step, pages);
+        self.on_device = Some(job.request.session);
+    }
+
+    async fn prefill(&mut self, job: &mut Job, done: usize) -> Result<Turn> {
+        let prompt = &job.request.prompt;
+        let tokens = (prompt.len() - done).min(self.plans.chunk());
+        let last = done + tokens == prompt.len();
+        let session = job.request.session;
+        self.reserve(session, done + tokens)?;
+        let output = if last { Output::Token } else { Output::Cache };
+        let plan = self.plans.get(&mut self.executor, &self.model, tokens, output)?;
+        job.step.pos = done as u32;
+        job.step.tokens = tokens as u32;
+        if done == job.stats.reused_tokens && job.request.options.routing {
+            self.executor.reset_counters();
+        }
+        self.put_on_device(job);
+        let ids = &job.request.prompt[done..done + tokens];
+        self.executor.write_ids(ids);
+        let readback = Readback { token: last, counters: last && job.request.options.routing };
+        let ticket = self.executor.submit(plan, tokens, readback)?;
+        let result = self.executor.wait(ticket).await?;
+        if let Some(held) = self.sessions.get_mut(&session) {
+            held.tokens.extend_from_slice(ids);
+        }
+        job.prefilled = Some(done + tokens);
+        job.send(Event::Prompt(Progress {
+            total: job.request.prompt.len(),
+            done: done + tokens,
+            reused: job.stats.reused_tokens,
+        }));
+        if !last {
+            return Ok(Turn::More);
+        }
+        let now = self.executor.stats();
+        job.stats.prefill_device = difference(now, job.device_at);
+        job.device_at = now;
+        if job.first_token.is_none() {
+            job.stats.prefill_seconds = job.started.elapsed().as_secs_f64();
+            job.first_token = Some(Instant::now());
+        }
+        Ok(match job.receive(&result) {
+            Some(reason) => Turn::Over(reason),
+            None => Turn::More,
+        })
+    }
+
+    async fn decode(&mut self, job: &mut Job) -> Result<Turn> {
+        let session = job.request.session;
+        let plan = self.plans.get(&mut self.executor, &self.model, 1, Output::Token)?;
+        let mut left = TURN;
+        loop {
+            // Positions fed so far; the step mirrors what has been received.
+            let ahead = job.in_flight.len();
+            let next = job.step.pos as usize + ahead;
+            let wanted = job.request.options.max_tokens.map_or(usize::MAX, |n| n.saturating_sub(job.stats.generated_tokens));
+            let others = !self.jobs.is_empty() || !self.commands.is_empty();
+            let cancelled = job.request.cancelled.load(Ordering::Relaxed);
+            if ahead < self.in_flight && ahead < wanted && next < self.context && !cancelled && (left > ahead || !others) {
+                let pages = self.sessions.get(&session).map_or(0, |h| h.pages.len());
+                self.reserve(session, next + 1)?;
+                if self.on_device != Some(session) {
+                    self.put_on_device(job);
+                    self.executor.write_ids(&[job.last]);
+                } else if let Some(held) = self.sessions.get(&session)
+                    && held.pages.len() != pages
+                {
+                    self.executor.write_pages(&held.pages);
+                }
+                let readback = Readback { token: true, counters: job.request.options.routing };
+                let ticket = self.executor.submit(plan, 1, readback)?;
+                job.in_flight.push_back((ticket, next));
+                continue;
+            }
+            let Some((ticket, position)) = job.in_flight.pop_front() else {
+                if cancelled {
+                    return Ok(Turn::Over(DoneReason::Cancelled));
+                }
+                if wanted == 0 {
+                    return Ok(Turn::Over(DoneReason::Length));
+                }
+                if next >= self.context {
+                    return Ok(Turn::Over(DoneReason::Context));
+                }
+                return Ok(Turn::More);
+            };
+            let fed = job.last;
+            let output = self.executor.wait(ticket).await?;
+            if let Some(held) = self.sessions.get_mut(&session) {
+                debug_assert_eq!(held.tokens.len(), position);
+                held.tokens.push(fed);
+            }
+            left = left.saturating_sub(1);
+            if let Some(reason) = job.receive(&output) {
+                let now = self.executor.stats();
+                job.stats.decode_device = difference(now, job.device_at);
+                self.drain(job).await?;
+                return Ok(Turn::Over(reason));
+            }
+        }
+    }
+
+    /// Waits for what is in flight and forgets it: the device's step is no longer the session's.
+    async fn drain(&mut self, job: &mut Job) -> Result<()> {
+        while let Some((ticket, _)) = job.in_flight.pop_front() {
+            self.executor.wait(ticket).await?;
+        }
+        self.on_device = None;
+        Ok(())
+    }
+}
+
+impl Job {
+    fn new(request: Request, serial: u64, text: Option<TextStream>) -> Self {
+        Self {
+            request,
+            serial,
+            step: StepState::default(),
+            prefilled: None,
+            last: 0,
+            generated: Vec::new(),
+            in_flight: VecDeque::new(),
+            text,
+            stats: GenerationStats::default(),
+            started: Instant::now(),
+            first_token: None,
+            device_at: DeviceStats::default(),
+            counters: Vec::new(),
+        }
+    }
+
+    /// Goes back to the beginning; what was generated so far becomes part of the prompt.
+    fn restart(&mut self) {
+        let generated = std::mem::take(&mut self.generated);
+        self.request.prompt.extend(generated);
+        self.step = StepState { sampled: self.step.sampled, ..StepState::default() };
+        self.in_flight.clear();
+        self.prefilled = None;
+        self.device_at = DeviceStats::default();
+    }
+
+    fn send(&self, event: Event) {
+        if self.request.events.try_send(event).is_err() {
+            // Nobody listens any more.
+            self.request.cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a token that the device sampled; says why the generation is over, if it is.
+    fn receive(&mut self, output: &StepOutput) -> Option<DoneReason> {
+        self.step.advance(output.token);
+        self.last = output.token;
+        self.generated.push(output.token);
+        self.stats.generated_tokens += 1;
+        if let Some(first) = self.first_token {
+            self.stats.decode_seconds = first.elapsed().as_secs_f64();
+        }
+        let activations = output.counters.as_ref().map(|now| {
+            let delta = now.iter().zip(&self.counters).map(|(n, b)| n.wrapping_sub(*b)).collect();
+            self.counters.clone_from(now);
+            delta
+        });
+        if self.step.stopped != 0 {
+            return Some(DoneReason::End);
+        }
+        let text = self.text.as_mut().map_or_else(String::new, |t| t.push(output.token));
+        self.send(Event::Token {
+            id: output.token,
+            text,
+            logit: output.logit,
+            activations,
+            seconds: self.started.elapsed().as_secs_f64(),
+        });
+        (self.request.options.max_tokens == Some(self.stats.generated_tokens)).then_some(DoneReason::Length)
+    }
+}
+
+fn difference(now: DeviceStats, before: DeviceStats) -> DeviceStats {
+    DeviceStats {
+        dispatches: now.dispatches - before.dispatches,
+        submissions: now.submissions - before.submissions,
+        readbacks: now.readbacks - before.readbacks,
+        bind_groups: now.bind_groups - before.bind_groups,
+        uploaded_bytes: now.uploaded_bytes - before.uploaded_bytes,
+        weight_bytes: now.weight_bytes,
+    }
+}

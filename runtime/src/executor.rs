@@ -1,0 +1,201 @@
+//! One interface over the backends: a model on a device, its plans, and steps through them.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Result,
+    cpu::CpuExecutor,
+    gpu::{GpuDevice, GpuExecutor},
+    model::Model,
+    plan::{Act, Plan},
+    step::StepState,
+};
+
+/// Precision of activations in quantised products: a property of the run, the same on every device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activations {
+    /// Single precision.
+    F32,
+    /// 8-bit blocks ([`crate::q8`]) and integer dot products.
+    #[default]
+    Q8,
+}
+
+/// How the latent cache is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheFormat {
+    /// Half precision.
+    #[default]
+    F16,
+    /// Single precision, for tests and comparisons.
+    F32,
+}
+
+/// Where to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// A discrete GPU, else an integrated one, else the CPU; never a software adapter.
+    #[default]
+    Auto,
+    /// The CPU backend.
+    Cpu,
+    /// The adapter of that index; `None`: the best that is no software.
+    Wgpu(Option<usize>),
+}
+
+/// What a device needs to know to load a model.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Positions in the latent cache, over all sessions.
+    pub positions: usize,
+    /// Positions that rotary tables cover: the longest context of one session.
+    pub max_context: usize,
+    /// Storage of the latent cache.
+    pub cache: CacheFormat,
+    /// CPU threads; `None`: all.
+    pub threads: Option<usize>,
+}
+
+/// A plan prepared by an executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PlanId(pub usize);
+
+/// A step that was submitted; steps complete in order.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ticket(pub u64);
+
+/// What to read back from a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Readback {
+    /// The sampled token.
+    pub token: bool,
+    /// The activation counters.
+    pub counters: bool,
+}
+
+/// What came back from a step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepOutput {
+    /// The sampled token.
+    pub token: u32,
+    /// Its logit, after penalties.
+    pub logit: f32,
+    /// Activations of every expert since the counters were reset: `[layers, E]`, if asked for.
+    pub counters: Option<Vec<u32>>,
+}
+
+/// What a device did, since it was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeviceStats {
+    /// Kernels started.
+    pub dispatches: u64,
+    /// Command buffers submitted.
+    pub submissions: u64,
+    /// Results read back.
+    pub readbacks: u64,
+    /// Bind groups made.
+    pub bind_groups: u64,
+    /// Bytes of weights on the device.
+    pub weight_bytes: u64,
+    /// Bytes uploaded.
+    pub uploaded_bytes: u64,
+}
+
+/// A model on a device.
+pub enum Executor {
+    /// The CPU backend.
+    Cpu(Box<CpuExecutor>),
+    /// A GPU through wgpu.
+    Gpu(Box<GpuExecutor>),
+}
+
+impl Executor {
+    /// Loads `model` on the CPU, or on `device` where one is given. `progress` is called with bytes done and in all.
+    pub async fn load(
+        device: Option<Arc<GpuDevice>>,
+        model: Arc<Model>,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
+        Ok(match device {
+            None => Self::Cpu(Box::new(CpuExecutor::load(model, options)?)),
+            Some(device) => Self::Gpu(Box::new(GpuExecutor::load(device, model, options, progress).await?)),
+        })
+    }
+
+    /// Prepares a plan.
+    pub fn compile(&mut self, plan: &Plan) -> Result<PlanId> {
+        match self {
+            Self::Cpu(e) => e.compile(plan),
+            Self::Gpu(e) => e.compile(plan),
+        }
+    }
+
+    /// Sets what the next steps read: position, sampling, and the pages of the session's cache.
+    pub fn write_step(&mut self, step: &StepState, pages: &[u32]) {
+        match self {
+            Self::Cpu(e) => e.write_step(step, pages),
+            Self::Gpu(e) => e.write_step(step, pages),
+        }
+    }
+
+    /// Sets the pages alone: those in use stay, others follow. Allowed while steps are under way.
+    pub fn write_pages(&mut self, pages: &[u32]) {
+        match self {
+            Self::Cpu(e) => e.write_pages(pages),
+            Self::Gpu(e) => e.write_pages(pages),
+        }
+    }
+
+    /// Sets the token ids of the next step.
+    pub fn write_ids(&mut self, ids: &[u32]) {
+        match self {
+            Self::Cpu(e) => e.write_ids(ids),
+            Self::Gpu(e) => e.write_ids(ids),
+        }
+    }
+
+    /// Starts a step of `tokens` tokens.
+    pub fn submit(&mut self, plan: PlanId, tokens: usize, readback: Readback) -> Result<Ticket> {
+        match self {
+            Self::Cpu(e) => e.submit(plan, tokens, readback),
+            Self::Gpu(e) => e.submit(plan, tokens, readback),
+        }
+    }
+
+    /// Waits for a step.
+    pub async fn wait(&mut self, ticket: Ticket) -> Result<StepOutput> {
+        match self {
+            Self::Cpu(e) => e.wait(ticket),
+            Self::Gpu(e) => e.wait(ticket).await,
+        }
+    }
+
+    /// Reads the first `rows` rows of an f32 or u32 activation, as bits.
+    pub async fn read_act(&mut self, plan: PlanId, act: Act, rows: usize) -> Result<Vec<u32>> {
+        match self {
+            Self::Cpu(e) => Ok(e.read_act(plan, act, rows)),
+            Self::Gpu(e) => e.read_act(plan, act, rows).await,
+        }
+    }
+
+    /// Sets the activation counters to zero.
+    pub fn reset_counters(&mut self) {
+        match self {
+            Self::Cpu(e) => e.reset_counters(),
+            Self::Gpu(e) => e.reset_counters(),
+        }
+    }
+
+    /// What the device did so far.
+    pub fn stats(&self) -> DeviceStats {
+        match self {
+            Self::Cpu(e) => e.stats(),
+            Self::Gpu(e) => e.stats(),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! An open GPU: its device and queue, what it may do, and what has gone wrong on it.
+
+use std::{
+    fmt,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use wgpu::{BufferUsages, ErrorFilter, Limits};
+
+use super::adapters::{AdapterDescription, DeviceOptions, Tier};
+use crate::error::{Error, Result};
+
+/// Errors that arrived outside any error scope.
+#[derive(Debug, Default)]
+struct Faults {
+    lost: Option<String>,
+    error: Option<Error>,
+}
+
+/// An open GPU.
+pub struct GpuDevice {
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    /// The adapter.
+    pub adapter: AdapterDescription,
+    /// How it was opened.
+    pub options: DeviceOptions,
+    /// The variants that kernels may use on it.
+    pub tier: Tier,
+    /// Whether kernels may use f16 arithmetic.
+    pub f16: bool,
+    /// The limits it was opened with.
+    pub limits: Limits,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl fmt::Debug for GpuDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GpuDevice({}, {} tier)", self.adapter, self.tier)
+    }
+}
+
+fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
+    faults.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl GpuDevice {
+    pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue, adapter: AdapterDescription, options: DeviceOptions) -> Self {
+        let faults = Arc::new(Mutex::new(Faults::default()));
+        // wgpu's own handler panics.
+        let sink = Arc::clone(&faults);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            lock(&sink).error.get_or_insert_with(|| translate("a command", 0, &error));
+        }));
+        let sink = Arc::clone(&faults);
+        device.set_device_lost_callback(move |reason, message| {
+            let message = message.trim();
+            let text = if message.is_empty() { format!("{reason:?}") } else { message.to_owned() };
+            lock(&sink).lost.get_or_insert(text);
+        });
+        let features = device.features();
+        Self {
+            tier: if features.contains(wgpu::Features::SUBGROUP) { Tier::Subgroup } else { Tier::Plain },
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            limits: device.limits(),
+            device,
+            queue,
+            adapter,
+            options,
+            faults,
+        }
+    }
+
+    /// The adapter's name.
+    pub fn name(&self) -> String {
+        self.adapter.name.clone()
+    }
+
+    /// The first error since the device was opened, if any: a device that has failed stays failed.
+    pub fn check(&self) -> Result<()> {
+        let faults = lock(&self.faults);
+        match (&faults.lost, &faults.error) {
+            (Some(lost), _) => Err(Error::DeviceLost(lost.clone())),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Largest storage buffer that can be bound whole.
+    pub fn max_binding(&self) -> u64 {
+        // Whole words, and whole alignment units so that the end of one part is a valid start of the next.
+        self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size) & !255
+    }
+
+    /// Closes the device as if the driver had lost it (tests of recovery).
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+
+    /// Runs `make` and reports the validation, memory and driver errors it causes; `what` and `bytes` name what was made.
+    pub(crate) async fn scoped<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> T) -> Result<T> {
+        let (made, errors) = self.in_scopes(make);
+        for error in errors {
+            if let Some(error) = error.await {
+                return Err(translate(what, bytes, &error));
+            }
+        }
+        self.check()?;
+        Ok(made)
+    }
+
+    /// [`GpuDevice::scoped`] without waiting. Natively errors are known at once; a browser reports them later, to [`GpuDevice::check`].
+    pub(crate) fn scoped_now<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> T) -> Result<T> {
+        if cfg!(target_arch = "wasm32") {
+            self.check()?;
+            return Ok(make());
+        }
+        let (made, errors) = self.in_scopes(make);
+        let mut context = Context::from_waker(Waker::noop());
+        for error in errors {
+            if let Poll::Ready(Some(error)) = pin!(error).poll(&mut context) {
+                return Err(translate(what, bytes, &error));
+            }
+        }
+        self.check()?;
+        Ok(made)
+    }
+
+    fn in_scopes<T, F: FnOnce() -> T>(&self, make: F) -> (T, Vec<impl Future<Output = Option<wgpu::Error>> + use<T, F>>) {
+        let filters = [ErrorFilter::Internal, ErrorFilter::Validation, ErrorFilter::OutOfMemory];
+        let scopes = filters.map(|f| self.device.push_error_scope(f));
+        let made = make();
+        // Scopes close in reverse order; the futures do not hold them.
+        (made, scopes.into_iter().rev().map(wgpu::ErrorScopeGuard::pop).collect())
+    }
+
+    /// A buffer of `size` bytes (rounded up to whole words), or an error that names it.
+    pub(crate) async fn buffer(&self, what: &str, size: u64, usage: BufferUsages) -> Result<wgpu::Buffer> {
+        let size = self.buffer_size(what, size)?;
+        let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
+        self.scoped(what, size, || self.device.create_buffer(&descriptor)).await
+    }
+
+    /// [`GpuDevice::buffer`] without waiting, as [`GpuDevice::scoped_now`].
+    pub(crate) fn buffer_now(&self, what: &str, size: u64, usage: BufferUsages) -> Result<wgpu::Buffer> {
+        let size = self.buffer_size(what, size)?;
+        let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
+        self.scoped_now(what, size, || self.device.create_buffer(&descriptor))
+    }
+
+    fn buffer_size(&self, what: &str, size: u64) -> Result<u64> {
+        let size = size.max(4).next_multiple_of(4);
+        let limit = self.limits.max_buffer_size;
+        if size > limit {
+            return Err(Error::Limit { what: format!("{what}: bytes of one GPU buffer"), needed: size, limit });
+        }
+        Ok(size)
+    }
+
+    /// Waits until everything submitted so far has run.
+    pub(crate) async fn idle(&self) -> Result<()> {
+        let (done, wait) = async_channel::bounded::<()>(1);
+        self.queue.on_submitted_work_done(move || {
+            let _ = done.try_send(());
+        });
+        self.block(None)?;
+        // The sender is dropped without a message when the device is lost.
+        let _ = wait.recv().await;
+        self.check()
+    }
+
+    /// Natively blocks until `submission` (or everything) has run and its callbacks were called; a browser calls them by itself.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn block(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let wait = wgpu::PollType::Wait { submission_index: submission, timeout: None };
+        match self.device.poll(wait) {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                self.check()?;
+                Err(Error::Gpu(e.to_string()))
+            }
+        }
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    pub(crate) fn block(&self, _submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// wgpu's error as ours.
+fn translate(what: &str, bytes: u64, error: &wgpu::Error) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { what: format!("{what} on the GPU"), bytes, limit: None },
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            Error::Gpu(format!("{what}: {}", one_line(description)))
+        }
+    }
+}
+
+/// wgpu's descriptions are trees over several lines.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,205 @@
+//! The router and the routed experts.
+
+use pleiad_shaders::{params, shape};
+
+use super::{Bound, Case, Dim, Emit, Lowering, MATVEC_TOKENS, RowCount, matmul::{matvec_shape, product_variant, spread}};
+use crate::{
+    error::{Error, Result},
+    gpu::{
+        pipelines::Variant,
+        weights::{GpuBank, Part},
+    },
+    plan::{Act, BankId, Kind, VecId},
+};
+use pleiad_models::config::{GroupScore, Scoring};
+
+/// Pairs of token and expert in a tile of the matrix-matrix kernels.
+const TILE: u32 = 32;
+/// What the router kernel has room for.
+const MAX_EXPERTS: u32 = 512;
+const MAX_TOP_K: u32 = 64;
+const MAX_GROUPS: u32 = 64;
+
+/// Pairs of a routing, sorted by expert.
+struct Grouped {
+    pairs: Bound,
+    tiles: Bound,
+    max_tiles: u32,
+}
+
+/// The product of chosen experts with their tokens' rows.
+struct ExpertProduct<'a> {
+    bank: &'a GpuBank,
+    part: Part,
+    gate: Option<Part>,
+    x: Act,
+    ids: Act,
+    out: Act,
+}
+
+impl<'a> Lowering<'a> {
+    pub(super) fn router(&mut self, logits: Act, bias: Option<VecId>, layer: usize, ids: Act, weights: Act) -> Result<()> {
+        let Some(moe) = &self.state.model.config.moe else {
+            return Err(Error::Gpu("a router in a model without experts".into()));
+        };
+        let rows = self.row_count(logits);
+        let p = params::Router {
+            experts: self.width(logits),
+            top_k: self.width(ids),
+            groups: moe.num_groups as u32,
+            top_k_groups: moe.top_k_groups as u32,
+            sigmoid: u32::from(moe.scoring == Scoring::Sigmoid),
+            top_two: u32::from(moe.group_score == GroupScore::TopTwo),
+            norm: u32::from(moe.norm_top_k),
+            layer: layer as u32,
+            scaling: moe.scaling_factor,
+            tokens: rows.param(),
+            pad: [0; 2],
+        };
+        let limits = [
+            ("experts a layer", p.experts, MAX_EXPERTS),
+            ("experts chosen for a token", p.top_k, MAX_TOP_K),
+            ("groups of experts", p.groups, MAX_GROUPS),
+        ];
+        for (what, needed, limit) in limits {
+            if needed > limit {
+                return Err(Error::Limit { what: what.into(), needed: needed.into(), limit: limit.into() });
+            }
+        }
+        let variant = Variant::new("router").flag("BIAS", bias.is_some());
+        let mut bind = vec![
+            ("step", self.step()),
+            ("logits", self.act(logits)),
+            ("ids", self.act(ids)),
+            ("weights", self.act(weights)),
+            ("counters", (&self.state.counters).into()),
+        ];
+        bind.extend(bias.map(|b| ("bias", self.vector(b))));
+        self.grouped = None;
+        self.emit(Emit::new(variant, &p, bind, [rows.each(), Dim::Fixed(1), Dim::Fixed(1)]))
+    }
+
+    fn bank(&self, id: BankId) -> &'a GpuBank {
+        let state = self.state;
+        &state.weights.banks[id.0 as usize]
+    }
+
+    pub(super) fn experts_up(&mut self, bank: BankId, x: Act, ids: Act, out: Act) -> Result<()> {
+        let bank = self.bank(bank);
+        if bank.gate.format.is_quantised() != bank.up.format.is_quantised() {
+            let (gate, up) = (bank.gate.format, bank.up.format);
+            return Err(Error::Gpu(format!("experts with {gate} gates and {up} up matrices have no kernel; use --device cpu")));
+        }
+        self.experts(&ExpertProduct { bank, part: bank.up, gate: Some(bank.gate), x, ids, out })
+    }
+
+    pub(super) fn experts_down(&mut self, bank: BankId, x: Act, ids: Act, out: Act) -> Result<()> {
+        let bank = self.bank(bank);
+        self.experts(&ExpertProduct { bank, part: bank.down, gate: None, x, ids, out })
+    }
+
+    fn experts(&mut self, p: &ExpertProduct<'_>) -> Result<()> {
+        let q8 = self.decl(p.x).kind == Kind::Q8;
+        if q8 && !p.part.format.is_quantised() {
+            return Err(Error::Gpu(format!("{} experts do not take 8-bit activations", p.part.format)));
+        }
+        match self.row_count(p.ids) {
+            RowCount::Step(most) if most > MATVEC_TOKENS => {
+                self.experts_matvec(p, q8, Case::tokens(0, MATVEC_TOKENS))?;
+                self.experts_matmat(p, q8, Case::tokens(MATVEC_TOKENS + 1, u32::MAX))
+            }
+            _ => self.experts_matvec(p, q8, Case::ALWAYS),
+        }
+    }
+
+    fn experts_params(&self, p: &ExpertProduct<'_>, slab: usize, max_tiles: u32) -> params::Experts {
+        let slab = &p.bank.slabs[slab];
+        params::Experts {
+            rows: p.part.rows as u32,
+            cols: p.part.cols as u32,
+            row_words: p.part.row_words as u32,
+            gate_row_words: p.gate.map_or(0, |g| g.row_words as u32),
+            part_offset: p.part.offset as u32,
+            gate_offset: p.gate.map_or(0, |g| g.offset as u32),
+            blob_words: p.bank.blob_words as u32,
+            top_k: self.width(p.ids),
+            slab_first: slab.first as u32,
+            slab_count: slab.rows as u32,
+            tokens: self.row_count(p.ids).param(),
+            max_tiles,
+        }
+    }
+
+    fn experts_variant(&self, kernel: &'static str, p: &ExpertProduct<'_>, q8: bool) -> Variant {
+        product_variant(kernel, p.part.format, p.gate.map(|g| g.format), q8, p.part.cols.is_multiple_of(4))
+    }
+
+    fn experts_matvec(&mut self, p: &ExpertProduct<'_>, q8: bool, case: Case) -> Result<()> {
+        for slab in 0..p.bank.slabs.len() {
+            let params = self.experts_params(p, slab, 0);
+            let quantised = p.part.format.is_quantised();
+            let v = self.experts_variant("experts_matvec", p, q8);
+            let (v, rows) = matvec_shape(v, params.rows, params.cols, 1, quantised, self.gpu.tier);
+            let [gx, gy] = spread(params.rows.div_ceil(rows));
+            let pairs = match self.row_count(p.ids) {
+                RowCount::Step(_) => Dim::Each(params.top_k),
+                RowCount::Fixed(n) => Dim::Fixed(n * params.top_k),
+            };
+            let bind = vec![
+                ("step", self.step()),
+                ("x", self.act(p.x)),
+                ("bank", (&p.bank.slabs[slab].buffer).into()),
+                ("ids", self.act(p.ids)),
+                ("out", self.act(p.out)),
+            ];
+            self.emit(Emit::new(v, &params, bind, [gx, gy, pairs]).when(case))?;
+        }
+        Ok(())
+    }
+
+    fn experts_matmat(&mut self, p: &ExpertProduct<'_>, q8: bool, case: Case) -> Result<()> {
+        let (top_k, experts) = (self.width(p.ids), p.bank.experts as u32);
+        let grouped = self.group(p.ids, experts, case)?;
+        for slab in 0..p.bank.slabs.len() {
+            let params = self.experts_params(p, slab, grouped.max_tiles);
+            let v = self.experts_variant("experts_matmat", p, q8).set("TN", TILE);
+            let bind = vec![
+                ("step", self.step()),
+                ("x", self.act(p.x)),
+                ("bank", (&p.bank.slabs[slab].buffer).into()),
+                ("pairs", grouped.pairs.clone()),
+                ("tiles", grouped.tiles.clone()),
+                ("out", self.act(p.out)),
+            ];
+            let rows = params.rows.div_ceil(shape::matmat_rows(p.gate.is_some()));
+            let grid = [Dim::Fixed(rows), Dim::Tiles { top_k, tile: TILE, experts }, Dim::Fixed(1)];
+            self.emit(Emit::new(v, &params, bind, grid).when(case))?;
+        }
+        Ok(())
+    }
+
+    /// Sorts the pairs of a routing by expert, once for all products that read it.
+    fn group(&mut self, ids: Act, experts: u32, case: Case) -> Result<Grouped> {
+        let (top_k, most) = (self.width(ids), self.row_count(ids).most());
+        let max_tiles = Dim::Tiles { top_k, tile: TILE, experts }.at(most);
+        let counts = self.scratch("pairs of each expert", u64::from(experts) * 4)?;
+        let pairs = self.scratch("pairs sorted by expert", u64::from(most * top_k) * 4)?;
+        let tiles = self.scratch("tiles of experts", u64::from(4 + 4 * max_tiles) * 4)?;
+        if self.grouped != Some(ids) {
+            self.grouped = Some(ids);
+            let p = params::Group { experts, top_k, tile: TILE, tokens: self.row_count(ids).param() };
+            let grid = [Dim::Fixed(experts), Dim::Fixed(1), Dim::Fixed(1)];
+            let bind = vec![("step", self.step()), ("ids", self.act(ids)), ("counts", counts.clone())];
+            self.emit(Emit::new(Variant::new("group_count"), &p, bind, grid).when(case))?;
+            let bind = vec![
+                ("step", self.step()),
+                ("ids", self.act(ids)),
+                ("counts", counts),
+                ("pairs", pairs.clone()),
+                ("tiles", tiles.clone()),
+            ];
+            self.emit(Emit::new(Variant::new("group_fill"), &p, bind, grid).when(case))?;
+        }
+        Ok(Grouped { pairs, tiles, max_tiles })
+    }
+}

@@ -1,0 +1,444 @@
+//! From plan operations to dispatches.
+//!
+//! Everything that a step needs is made here, once: activation buffers, uniforms, bind groups, and for each dispatch a grid
+//! as a function of the step's tokens. Uniforms lie in one buffer and are chosen by dynamic offset, so that dispatches that
+//! differ in parameters alone share a bind group.
+
+mod attention;
+mod experts;
+mod matmul;
+mod rows;
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytemuck::Pod;
+use pleiad_shaders::Access;
+use wgpu::{BindGroup, Buffer, BufferUsages};
+
+use super::{
+    device::GpuDevice,
+    pipelines::{Pipeline, Pipelines, Variant},
+    state::GpuState,
+};
+use crate::{
+    error::{Error, Result},
+    plan::{Act, ActDecl, Kind, Op, Plan, Rows},
+};
+
+/// Tokens up to which products run as matrix-vector kernels.
+pub(crate) const MATVEC_TOKENS: u32 = 8;
+
+/// Workgroups along one dimension of a grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dim {
+    /// Always as many.
+    Fixed(u32),
+    /// So many for each token.
+    Each(u32),
+    /// One for so many tokens.
+    Per(u32),
+    /// The most tiles into which `top_k` pairs a token fall when sorted by expert.
+    Tiles { top_k: u32, tile: u32, experts: u32 },
+}
+
+impl Dim {
+    /// Workgroups for a step of `n` tokens.
+    pub fn at(self, n: u32) -> u32 {
+        match self {
+            Self::Fixed(count) => count,
+            Self::Each(times) => n.saturating_mul(times),
+            Self::Per(tokens) => n.div_ceil(tokens),
+            Self::Tiles { top_k, tile, experts } => {
+                let pairs = n.saturating_mul(top_k);
+                pairs / tile + pairs.min(experts)
+            }
+        }
+    }
+}
+
+/// When a dispatch belongs to a step: inclusive ranges of its tokens and of the positions that it sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Case {
+    pub tokens: (u32, u32),
+    pub length: (u32, u32),
+}
+
+impl Case {
+    pub const ALWAYS: Self = Self { tokens: (0, u32::MAX), length: (0, u32::MAX) };
+
+    pub fn tokens(from: u32, to: u32) -> Self {
+        Self { tokens: (from, to), ..Self::ALWAYS }
+    }
+
+    pub fn holds(&self, tokens: u32, length: u32) -> bool {
+        (self.tokens.0..=self.tokens.1).contains(&tokens) && (self.length.0..=self.length.1).contains(&length)
+    }
+}
+
+/// A prepared dispatch.
+pub(crate) struct Dispatch {
+    pub pipeline: Arc<Pipeline>,
+    pub bind_group: BindGroup,
+    /// Byte offset of its parameters in the plan's uniform buffer.
+    pub params: u32,
+    pub grid: [Dim; 3],
+    pub case: Case,
+}
+
+/// A buffer, or a part of it, to bind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Bound {
+    buffer: Buffer,
+    offset: u64,
+    size: u64,
+}
+
+impl From<&Buffer> for Bound {
+    fn from(buffer: &Buffer) -> Self {
+        Self { buffer: buffer.clone(), offset: 0, size: buffer.size() }
+    }
+}
+
+/// A dispatch as `lower` describes it.
+struct Emit<'a> {
+    variant: Variant,
+    params: Vec<u8>,
+    bind: Vec<(&'a str, Bound)>,
+    grid: [Dim; 3],
+    case: Case,
+}
+
+impl<'a> Emit<'a> {
+    fn new(variant: Variant, params: &impl Pod, bind: Vec<(&'a str, Bound)>, grid: [Dim; 3]) -> Self {
+        Self { variant, params: bytemuck::bytes_of(params).to_vec(), bind, grid, case: Case::ALWAYS }
+    }
+
+    fn when(self, case: Case) -> Self {
+        Self { case, ..self }
+    }
+}
+
+/// How many rows an operation works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RowCount {
+    /// Those of the step, up to so many.
+    Step(u32),
+    /// Always as many.
+    Fixed(u32),
+}
+
+impl RowCount {
+    /// The `tokens` field of parameters.
+    fn param(self) -> u32 {
+        match self {
+            Self::Step(_) => 0,
+            Self::Fixed(n) => n,
+        }
+    }
+
+    /// The most rows.
+    fn most(self) -> u32 {
+        match self {
+            Self::Step(n) | Self::Fixed(n) => n,
+        }
+    }
+
+    /// One workgroup a row.
+    fn each(self) -> Dim {
+        match self {
+            Self::Step(_) => Dim::Each(1),
+            Self::Fixed(n) => Dim::Fixed(n),
+        }
+    }
+
+    /// One workgroup for `tile` rows.
+    fn per(self, tile: u32) -> Dim {
+        match self {
+            Self::Step(_) => Dim::Per(tile),
+            Self::Fixed(n) => Dim::Fixed(n.div_ceil(tile)),
+        }
+    }
+}
+
+struct Described {
+    pipeline: Arc<Pipeline>,
+    bind: Vec<(u32, Bound)>,
+    params: u32,
+    grid: [Dim; 3],
+    case: Case,
+}
+
+/// A plan lowered.
+pub(crate) struct Lowered {
+    pub dispatches: Vec<Dispatch>,
+    /// One buffer an activation.
+    pub acts: Vec<Buffer>,
+    /// Bind groups made.
+    pub bind_groups: u64,
+}
+
+/// What lowering needs at hand.
+pub(crate) struct Lowering<'a> {
+    gpu: &'a GpuDevice,
+    state: &'a GpuState,
+    pipelines: &'a mut Pipelines,
+    plan: &'a Plan,
+    acts: Vec<Buffer>,
+    scratch: HashMap<&'static str, Buffer>,
+    uniforms: Vec<u8>,
+    uniform_places: HashMap<Vec<u8>, u32>,
+    described: Vec<Described>,
+    /// The routing whose pairs are sorted in the scratch buffers at this point of the plan.
+    grouped: Option<Act>,
+}
+
+/// Words of one row of an activation.
+pub(crate) fn row_words(decl: &ActDecl) -> usize {
+    match decl.kind {
+        Kind::F32 | Kind::U32 => decl.width,
+        Kind::Q8 => decl.width / 4 + decl.width / 16,
+    }
+}
+
+/// The most rows of an activation in a plan for `max_tokens` tokens.
+pub(crate) fn most_rows(decl: &ActDecl, max_tokens: usize) -> usize {
+    match decl.rows {
+        Rows::Tokens => max_tokens,
+        Rows::One => 1,
+    }
+}
+
+/// How many rows of their own a row of an 8-bit activation holds: experts' inner rows lie side by side, K a token,
+/// and the down form reads each by itself.
+pub(crate) fn parts_of(plan: &Plan, act: Act) -> usize {
+    let reader = plan.ops.iter().find_map(|op| match op {
+        Op::ExpertsDown { x, ids, .. } if *x == act && plan.decl(*x).kind == Kind::Q8 => Some(*ids),
+        _ => None,
+    });
+    reader.map_or(1, |ids| plan.decl(ids).width.max(1))
+}
+
+/// Lowers `plan` for `gpu`.
+pub(crate) fn lower(gpu: &GpuDevice, state: &GpuState, pipelines: &mut Pipelines, plan: &Plan) -> Result<Lowered> {
+    let mut cx = Lowering {
+        gpu,
+        state,
+        pipelines,
+        plan,
+        acts: Vec::with_capacity(plan.acts.len()),
+        scratch: HashMap::new(),
+        uniforms: Vec::new(),
+        uniform_places: HashMap::new(),
+        described: Vec::new(),
+        grouped: None,
+    };
+    for decl in &plan.acts {
+        let bytes = (row_words(decl) * most_rows(decl, plan.max_tokens) * 4) as u64;
+        let what = format!("activation `{}` of {} tokens", decl.name, plan.max_tokens);
+        let buffer = cx.storage(&what, bytes)?;
+        cx.acts.push(buffer);
+    }
+    for op in &plan.ops {
+        cx.op(op)?;
+    }
+    cx.finish()
+}
+
+impl Lowering<'_> {
+    fn op(&mut self, op: &Op) -> Result<()> {
+        match *op {
+            Op::Embed { table, out } => self.embed(table, out),
+            Op::Norm { x, weight, eps, out, q8 } => self.norm(x, weight, eps, out, q8),
+            Op::Quantise { x, out } => self.quantise(x, out),
+            Op::MatMul { w, x, out, add } => self.mat_mul(w, x, out, add),
+            Op::GatedMatMul { gate, up, x, out } => self.gated_mat_mul(gate, up, x, out),
+            Op::HeadMatMul { w, x, out } => self.head_mat_mul(w, x, out),
+            Op::Rope { x, heads } => self.rope(x, heads),
+            Op::Latent { kv, norm, eps, layer } => self.latent(kv, norm, eps, layer),
+            Op::Attend { q_latent, q_rope, layer, out } => self.attend(q_latent, q_rope, layer, out),
+            Op::AttendExpanded { q, k_up, v_up, layer, out } => self.attend_expanded(q, k_up, v_up, layer, out),
+            Op::Router { logits, bias, layer, ids, weights } => self.router(logits, bias, layer, ids, weights),
+            Op::ExpertsUp { bank, x, ids, out } => self.experts_up(bank, x, ids, out),
+            Op::ExpertsDown { bank, x, ids, out } => self.experts_down(bank, x, ids, out),
+            Op::Combine { y, weights, x } => self.combine(y, weights, x),
+            Op::LastRow { x, out } => self.last_row(x, out),
+            Op::Sample { logits } => self.sample(logits),
+        }
+    }
+
+    fn decl(&self, act: Act) -> &ActDecl {
+        self.plan.decl(act)
+    }
+
+    /// The whole activation.
+    fn act(&self, act: Act) -> Bound {
+        Bound::from(&self.acts[act.0 as usize])
+    }
+
+    fn width(&self, act: Act) -> u32 {
+        self.decl(act).width as u32
+    }
+
+    fn row_count(&self, act: Act) -> RowCount {
+        match self.decl(act).rows {
+            Rows::Tokens => RowCount::Step(self.max_tokens()),
+            Rows::One => RowCount::Fixed(1),
+        }
+    }
+
+    fn max_tokens(&self) -> u32 {
+        self.plan.max_tokens as u32
+    }
+
+    fn step(&self) -> Bound {
+        Bound::from(&self.state.step)
+    }
+
+    fn vector(&self, id: crate::plan::VecId) -> Bound {
+        let weights = &self.state.weights;
+        let place = weights.vector_places[id.0 as usize];
+        Bound { buffer: weights.vectors.clone(), offset: place.offset, size: place.size }
+    }
+
+    /// A storage buffer that can be bound whole.
+    fn storage(&self, what: &str, bytes: u64) -> Result<Buffer> {
+        let limit = self.gpu.max_binding();
+        if bytes > limit {
+            return Err(Error::Limit { what: format!("{what}: bytes of one GPU binding"), needed: bytes, limit });
+        }
+        // Kernels may see it as vec4s.
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        self.gpu.buffer_now(what, bytes.next_multiple_of(16).max(16), usage)
+    }
+
+    /// A buffer that lives within an operation (or, for sorted pairs, within a layer); operations share it by name.
+    fn scratch(&mut self, name: &'static str, bytes: u64) -> Result<Bound> {
+        if let Some(buffer) = self.scratch.get(name)
+            && buffer.size() >= bytes
+        {
+            return Ok(Bound::from(buffer));
+        }
+        let buffer = self.storage(name, bytes)?;
+        let bound = Bound::from(&buffer);
+        self.scratch.insert(name, buffer);
+        Ok(bound)
+    }
+
+    /// The offset of `params` among the plan's uniforms; equal ones share a place.
+    fn uniform(&mut self, params: Vec<u8>) -> u32 {
+        if let Some(&place) = self.uniform_places.get(&params) {
+            return place;
+        }
+        let align = self.gpu.limits.min_uniform_buffer_offset_alignment.max(16) as usize;
+        let place = self.uniforms.len().next_multiple_of(align);
+        self.uniforms.resize(place, 0);
+        self.uniforms.extend_from_slice(&params);
+        self.uniform_places.insert(params, place as u32);
+        place as u32
+    }
+
+    /// Adds a dispatch.
+    fn emit(&mut self, e: Emit<'_>) -> Result<()> {
+        let Emit { variant, params, bind, grid, case } = e;
+        let pipeline = self.pipelines.get(self.gpu, &variant)?;
+        let limit = self.gpu.limits.max_compute_workgroups_per_dimension;
+        for dim in grid {
+            let needed = dim.at(self.max_tokens().min(case.tokens.1));
+            if needed > limit {
+                let what = format!("{}: workgroups along one dimension", pipeline.label);
+                return Err(Error::Limit { what, needed: u64::from(needed), limit: u64::from(limit) });
+            }
+        }
+        let mut bound = Vec::with_capacity(bind.len());
+        for b in &pipeline.interface.bindings {
+            if b.access == Access::Uniform {
+                if params.len() as u64 != u64::from(b.min_size) {
+                    let (is, has) = (b.min_size, params.len());
+                    return Err(Error::Gpu(format!("{}: `{}` has {is} bytes, not {has}", pipeline.label, b.name)));
+                }
+                continue;
+            }
+            let Some((_, what)) = bind.iter().find(|(name, _)| *name == b.name) else {
+                return Err(Error::Gpu(format!("{}: nothing to bind to `{}`", pipeline.label, b.name)));
+            };
+            if b.access == Access::ReadWrite
+                && let Some((other, _)) = bind.iter().find(|(n, o)| *n != b.name && o.buffer == what.buffer)
+            {
+                return Err(Error::Gpu(format!("{}: writes `{}`, which is `{other}` too", pipeline.label, b.name)));
+            }
+            bound.push((b.index, what.clone()));
+        }
+        let params = self.uniform(params);
+        self.described.push(Described { pipeline, bind: bound, params, grid, case });
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Lowered> {
+        let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
+        let uniforms = self.gpu.buffer_now("parameters of a plan", self.uniforms.len() as u64, usage)?;
+        if !self.uniforms.is_empty() {
+            let mut bytes = self.uniforms;
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            self.gpu.queue.write_buffer(&uniforms, 0, &bytes);
+        }
+        let mut groups: HashMap<(String, Vec<(u32, Bound)>), BindGroup> = HashMap::new();
+        let dispatches = self.gpu.scoped_now("bind groups of a plan", 0, || {
+            self.described
+                .into_iter()
+                .map(|d| {
+                    let bind_group = groups
+                        .entry((d.pipeline.label.clone(), d.bind))
+                        .or_insert_with_key(|(_, bind)| bind_group(self.gpu, &d.pipeline, &uniforms, bind))
+                        .clone();
+                    Dispatch { pipeline: d.pipeline, bind_group, params: d.params, grid: d.grid, case: d.case }
+                })
+                .collect()
+        })?;
+        Ok(Lowered { dispatches, acts: self.acts, bind_groups: groups.len() as u64 })
+    }
+}
+
+fn bind_group(gpu: &GpuDevice, pipeline: &Pipeline, uniforms: &Buffer, bind: &[(u32, Bound)]) -> BindGroup {
+    let storage = bind.iter().map(|(index, b)| (*index, &b.buffer, b.offset, b.size));
+    let params = pipeline.interface.bindings.iter().filter(|b| b.access == Access::Uniform);
+    let params = params.map(|b| (b.index, uniforms, 0, u64::from(b.min_size)));
+    let entries: Vec<_> = storage
+        .chain(params)
+        .map(|(binding, buffer, offset, size)| wgpu::BindGroupEntry {
+            binding,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: std::num::NonZeroU64::new(size) }),
+        })
+        .collect();
+    gpu.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(&pipeline.label), layout: &pipeline.layout, entries: &entries })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_cover_every_token() {
+        assert_eq!(Dim::Fixed(3).at(100), 3);
+        assert_eq!(Dim::Each(4).at(5), 20);
+        assert_eq!([1, 32, 33].map(|n| Dim::Per(32).at(n)), [1, 1, 2]);
+    }
+
+    #[test]
+    fn tiles_are_enough_for_the_worst_routing() {
+        // Every expert but one leaves a tile that holds one pair, the last takes the rest.
+        for (n, top_k, tile, experts) in [(512, 6, 32, 64), (9, 2, 32, 4), (100, 8, 32, 512)] {
+            let pairs = n * top_k;
+            let lonely = (experts - 1).min(pairs - 1);
+            let worst = lonely + (pairs - lonely).div_ceil(tile);
+            assert!(Dim::Tiles { top_k, tile, experts }.at(n) >= worst);
+        }
+    }
+
+    #[test]
+    fn cases_are_inclusive() {
+        let case = Case { tokens: (9, 20), length: (5, 7) };
+        assert!(case.holds(9, 5) && case.holds(20, 7));
+        assert!(!case.holds(8, 5) && !case.holds(21, 5) && !case.holds(9, 4) && !case.holds(9, 8));
+        assert!(Case::ALWAYS.holds(1, 1));
+    }
+}

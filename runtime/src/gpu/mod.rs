@@ -1,0 +1,52 @@
+//! The wgpu backend: Vulkan, Metal, Direct3D 12 and browsers.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`adapters`] | which GPUs there are, what they can do, which one to take |
+//! | [`device`] | an open GPU, and what has gone wrong on it |
+//! | `pipelines` | kernels compiled, once for each set of defines |
+//! | `weights`, `state` | a model's weights, caches and step state on the device |
+//! | `lower` | from plan operations to dispatches: buffers, uniforms, bind groups |
+//! | `plan` | a prepared plan; replaying it encodes dispatches and nothing else |
+//! | [`exec`] | steps: one pass, one submission, one readback |
+
+pub mod adapters;
+pub mod device;
+pub mod exec;
+mod lower;
+mod pipelines;
+mod plan;
+mod state;
+mod weights;
+
+pub use adapters::{AdapterChoice, AdapterDescription, DeviceOptions, GpuAdapter, Tier, enumerate, pick};
+pub use device::GpuDevice;
+pub use exec::GpuExecutor;
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// Opens the best GPU that is no software adapter; `None` where there is none.
+pub async fn open_best() -> Result<Option<Arc<GpuDevice>>> {
+    match pick(AdapterChoice::Auto).await? {
+        Some(adapter) => adapter.open(DeviceOptions::default()).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Opens the adapter of that index, whatever it is; `None`: the best that is no software adapter.
+///
+/// # Errors
+///
+/// [`Error::NoAdapter`], which lists what there is.
+pub async fn open(index: Option<usize>) -> Result<Arc<GpuDevice>> {
+    let choice = index.map_or(AdapterChoice::Auto, AdapterChoice::Index);
+    match pick(choice).await? {
+        Some(adapter) => adapter.open(DeviceOptions::default()).await,
+        None => {
+            let all: Vec<_> = enumerate().await.into_iter().map(|a| a.description).collect();
+            Err(Error::NoAdapter { wanted: "wgpu (a GPU that is no software adapter)".into(), available: adapters::list(&all) })
+        }
+    }
+}

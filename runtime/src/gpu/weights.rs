@@ -1,0 +1,329 @@
+//! A model's weights on a GPU, in the packed layout of [`pleiad_models::blocks`].
+//!
+//! A matrix is cut into slabs of whole rows (of whole matrices where it is a stack) that fit one binding each. An expert is one
+//! blob: packed gate rows, up rows, down rows, each part at a multiple of 16 bytes, blobs at multiples of 256 bytes;
+//! consecutive blobs share slabs. Rows are packed from the mapped file into chunks of a few MiB, never more at a time.
+
+use std::sync::Arc;
+
+use pleiad_models::{
+    Format, Matrix, Tensor,
+    blocks::packed_row_bytes,
+    format::F8_BLOCK,
+    weights::{ExpertPart, Experts},
+};
+use wgpu::{Buffer, BufferUsages};
+
+use super::device::GpuDevice;
+use crate::{
+    error::{Error, Result},
+    model::Model,
+};
+
+/// Bytes packed at a time.
+const CHUNK: usize = 4 << 20;
+/// Bytes written between submissions, so that staging memory is given back.
+const FLUSH: u64 = 32 << 20;
+/// Alignment of a part of an expert's blob.
+const PART_ALIGN: usize = 16;
+/// Alignment of blobs and of vectors in their shared buffer: the strictest that WebGPU asks of a binding's offset.
+const BINDING_ALIGN: usize = 256;
+
+/// Consecutive rows of a matrix in a buffer of their own.
+#[derive(Debug)]
+pub(crate) struct Slab {
+    pub buffer: Buffer,
+    /// First row, counted over the whole stack.
+    pub first: usize,
+    /// Rows.
+    pub rows: usize,
+}
+
+/// A matrix or stack of matrices on the device.
+#[derive(Debug)]
+pub(crate) struct GpuMatrix {
+    pub format: Format,
+    /// Matrices in the stack.
+    pub count: usize,
+    /// Rows of one matrix.
+    pub rows: usize,
+    pub cols: usize,
+    /// Words of a packed row.
+    pub row_words: usize,
+    pub slabs: Vec<Slab>,
+}
+
+/// Where one of an expert's matrices lies in the blob.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub format: Format,
+    pub rows: usize,
+    pub cols: usize,
+    /// Words of a packed row.
+    pub row_words: usize,
+    /// Word offset in the blob.
+    pub offset: usize,
+}
+
+/// The routed experts of one layer on the device.
+#[derive(Debug)]
+pub(crate) struct GpuBank {
+    pub experts: usize,
+    pub gate: Part,
+    pub up: Part,
+    pub down: Part,
+    /// Words from blob to blob.
+    pub blob_words: usize,
+    /// Consecutive experts: `first` and `rows` count experts.
+    pub slabs: Vec<Slab>,
+}
+
+/// A vector's place in the shared buffer, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VectorPlace {
+    pub offset: u64,
+    pub size: u64,
+}
+
+/// All weights of a model on a device.
+#[derive(Debug)]
+pub(crate) struct GpuWeights {
+    pub mats: Vec<GpuMatrix>,
+    pub banks: Vec<GpuBank>,
+    pub vectors: Buffer,
+    pub vector_places: Vec<VectorPlace>,
+    /// Bytes on the device.
+    pub bytes: u64,
+}
+
+/// How a bank's blobs are laid out.
+#[derive(Debug, PartialEq, Eq)]
+struct BlobLayout {
+    /// Byte offset of gate, up and down.
+    offsets: [usize; 3],
+    /// Bytes from blob to blob.
+    stride: usize,
+}
+
+const PARTS: [ExpertPart; 3] = [ExpertPart::Gate, ExpertPart::Up, ExpertPart::Down];
+
+impl BlobLayout {
+    fn new(sizes: [usize; 3]) -> Self {
+        let mut at = 0;
+        let offsets = sizes.map(|size| {
+            let offset = at;
+            at = (at + size).next_multiple_of(PART_ALIGN);
+            offset
+        });
+        Self { offsets, stride: at.next_multiple_of(BINDING_ALIGN) }
+    }
+
+    fn of(experts: &Experts) -> Self {
+        Self::new(PARTS.map(|p| {
+            let t = experts.first(p);
+            t.rows * packed_row_bytes(t.format, t.cols)
+        }))
+    }
+}
+
+/// Rows a slab may have: as many multiples of `unit` as a binding of `limit` bytes holds.
+fn slab_rows(what: &str, row_bytes: usize, unit: usize, limit: u64) -> Result<usize> {
+    let least = (row_bytes * unit) as u64;
+    if least > limit {
+        return Err(Error::Limit { what: format!("{what}: bytes of one GPU binding"), needed: least, limit });
+    }
+    Ok((limit / least.max(1)).min(u64::from(u32::MAX) / unit as u64) as usize * unit)
+}
+
+/// Rows `first..first + rows`; for F8 `first` is a multiple of 128.
+fn part_of<'a>(m: &Matrix<'a>, first: usize, rows: usize) -> Matrix<'a> {
+    let bytes = m.row_bytes();
+    let scales = m.scales.map(|s| {
+        let row = 4 * m.cols.div_ceil(F8_BLOCK);
+        &s[first / F8_BLOCK * row..(first + rows).div_ceil(F8_BLOCK) * row]
+    });
+    Matrix { rows, data: &m.data[first * bytes..(first + rows) * bytes], scales, ..*m }
+}
+
+/// Copies packed rows to the device in chunks.
+struct Uploader<'a> {
+    gpu: &'a GpuDevice,
+    scratch: Vec<u8>,
+    since_flush: u64,
+    previous: Option<wgpu::SubmissionIndex>,
+    done: u64,
+    total: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Uploader<'_> {
+    /// Packs `m` to `buffer` from byte `offset` on, and zeros up to `padded` bytes.
+    async fn matrix(&mut self, buffer: &Buffer, offset: u64, m: &Matrix<'_>, padded: usize) -> Result<()> {
+        let row_bytes = packed_row_bytes(m.format, m.cols);
+        let unit = if m.format == Format::F8E4M3 { F8_BLOCK } else { 1 };
+        let step = (CHUNK / row_bytes.max(1)).max(1).next_multiple_of(unit);
+        for first in (0..m.rows).step_by(step) {
+            let rows = step.min(m.rows - first);
+            let bytes = rows * row_bytes;
+            let last = first + rows == m.rows;
+            self.scratch.clear();
+            self.scratch.resize(if last { padded - first * row_bytes } else { bytes }, 0);
+            if let Some(out) = self.scratch.get_mut(..bytes) {
+                part_of(m, first, rows).pack(out);
+            }
+            self.gpu.queue.write_buffer(buffer, offset + (first * row_bytes) as u64, &self.scratch);
+            self.count(self.scratch.len() as u64).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts written bytes; now and then lets the device catch up.
+    async fn count(&mut self, bytes: u64) -> Result<()> {
+        self.done += bytes;
+        self.since_flush += bytes;
+        (self.progress)(self.done.min(self.total), self.total);
+        if self.since_flush >= FLUSH {
+            self.since_flush = 0;
+            let index = self.gpu.queue.submit([]);
+            if cfg!(target_arch = "wasm32") {
+                self.gpu.idle().await?;
+            } else if let Some(previous) = self.previous.replace(index) {
+                self.gpu.block(Some(previous))?;
+            }
+            self.gpu.check()?;
+        }
+        Ok(())
+    }
+}
+
+impl GpuWeights {
+    /// Uploads the weights of `model`. `progress` is called with bytes done and in all.
+    pub async fn load(gpu: &Arc<GpuDevice>, model: &Model, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
+        let packed = |t: &Tensor| (t.count * t.rows * packed_row_bytes(t.format, t.cols)) as u64;
+        let total = model.mats.iter().map(packed).sum::<u64>()
+            + model.banks.iter().map(|b| (b.len() * BlobLayout::of(b).stride) as u64).sum::<u64>();
+        let (scratch, since_flush, previous, done) = (Vec::with_capacity(CHUNK), 0, None, 0);
+        let mut up = Uploader { gpu, scratch, since_flush, previous, done, total, progress };
+        (up.progress)(0, total);
+
+        let (vectors, vector_places) = upload_vectors(gpu, &model.vecs).await?;
+        let mut mats = Vec::with_capacity(model.mats.len());
+        for tensor in &model.mats {
+            mats.push(upload_matrix(gpu, &mut up, tensor).await?);
+        }
+        let mut banks = Vec::with_capacity(model.banks.len());
+        for bank in &model.banks {
+            banks.push(upload_bank(gpu, &mut up, bank).await?);
+        }
+        let bytes = up.done + vectors.size();
+        (up.progress)(total, total);
+        gpu.queue.submit([]);
+        gpu.idle().await?;
+        Ok(Self { mats, banks, vectors, vector_places, bytes })
+    }
+}
+
+/// Buffers that only kernels read.
+fn weight_usage() -> BufferUsages {
+    BufferUsages::STORAGE | BufferUsages::COPY_DST
+}
+
+async fn upload_vectors(gpu: &GpuDevice, vecs: &[Vec<f32>]) -> Result<(Buffer, Vec<VectorPlace>)> {
+    let mut places = Vec::with_capacity(vecs.len());
+    let mut bytes = Vec::new();
+    for v in vecs {
+        let data: &[u8] = bytemuck::cast_slice(v);
+        places.push(VectorPlace { offset: bytes.len() as u64, size: data.len().max(4) as u64 });
+        bytes.extend_from_slice(data);
+        bytes.resize((bytes.len() + 1).next_multiple_of(BINDING_ALIGN), 0);
+    }
+    let buffer = gpu.buffer("norms and biases", bytes.len() as u64, weight_usage()).await?;
+    if !bytes.is_empty() {
+        gpu.queue.write_buffer(&buffer, 0, &bytes);
+    }
+    Ok((buffer, places))
+}
+
+async fn upload_matrix(gpu: &GpuDevice, up: &mut Uploader<'_>, t: &Tensor) -> Result<GpuMatrix> {
+    if t.format == Format::F8E4M3 && t.count > 1 {
+        return Err(Error::Gpu(format!("{}: a stack of FP8 matrices", t.name)));
+    }
+    let row_bytes = packed_row_bytes(t.format, t.cols);
+    let unit = match t.format {
+        Format::F8E4M3 => F8_BLOCK.min(t.rows.max(1)),
+        _ if t.count > 1 => t.rows.max(1),
+        _ => 1,
+    };
+    let step = slab_rows(&t.name, row_bytes, unit, gpu.max_binding())?;
+    let all = t.stacked();
+    let mut slabs = Vec::new();
+    for first in (0..all.rows).step_by(step) {
+        let rows = step.min(all.rows - first);
+        let bytes = rows * row_bytes;
+        let buffer = gpu.buffer(&t.name, bytes as u64, weight_usage()).await?;
+        up.matrix(&buffer, 0, &part_of(&all, first, rows), bytes).await?;
+        slabs.push(Slab { buffer, first, rows });
+    }
+    Ok(GpuMatrix { format: t.format, count: t.count, rows: t.rows, cols: t.cols, row_words: row_bytes / 4, slabs })
+}
+
+async fn upload_bank(gpu: &GpuDevice, up: &mut Uploader<'_>, experts: &Experts) -> Result<GpuBank> {
+    let layout = BlobLayout::of(experts);
+    let name = &experts.first(ExpertPart::Gate).name;
+    let step = slab_rows(&format!("an expert of {name}"), layout.stride, 1, gpu.max_binding())?;
+    let mut slabs = Vec::new();
+    for first in (0..experts.len()).step_by(step) {
+        let rows = step.min(experts.len() - first);
+        let what = format!("experts {first}..{} of {name}", first + rows);
+        let buffer = gpu.buffer(&what, (rows * layout.stride) as u64, weight_usage()).await?;
+        for local in 0..rows {
+            for (i, part) in PARTS.into_iter().enumerate() {
+                let end = layout.offsets.get(i + 1).copied().unwrap_or(layout.stride);
+                let at = local * layout.stride + layout.offsets[i];
+                let m = experts.matrix(first + local, part);
+                up.matrix(&buffer, at as u64, &m, end - layout.offsets[i]).await?;
+            }
+        }
+        slabs.push(Slab { buffer, first, rows });
+    }
+    let [gate, up, down] = [0, 1, 2].map(|i| {
+        let t = experts.first(PARTS[i]);
+        let row_words = packed_row_bytes(t.format, t.cols) / 4;
+        Part { format: t.format, rows: t.rows, cols: t.cols, row_words, offset: layout.offsets[i] / 4 }
+    });
+    Ok(GpuBank { experts: experts.len(), gate, up, down, blob_words: layout.stride / 4, slabs })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+    use super::*;
+
+    #[test]
+    fn blobs_are_aligned() {
+        let layout = BlobLayout::new([100, 20, 4]);
+        assert_eq!(layout, BlobLayout { offsets: [0, 112, 144], stride: 256 });
+        assert_eq!(BlobLayout::new([256, 256, 256]).stride, 768);
+    }
+
+    #[test]
+    fn slabs_fit_the_binding() {
+        assert_eq!(slab_rows("w", 100, 1, 1000).unwrap(), 10);
+        assert_eq!(slab_rows("w", 100, 4, 1000).unwrap(), 8);
+        let error = slab_rows("w", 100, 11, 1000).unwrap_err().to_string();
+        assert!(error.contains("1100") && error.contains("1000") && error.contains('w'), "{error}");
+    }
+
+    #[test]
+    fn parts_of_fp8_matrices_keep_their_scales() {
+        let (rows, cols) = (300, 130);
+        let data = vec![0x38; rows * cols];
+        let scales: Vec<u8> = (0..3 * 2).flat_map(|i| (i as f32 + 1.0).to_le_bytes()).collect();
+        let m = Matrix::native(Format::F8E4M3, rows, cols, &data, Some(&scales));
+        let whole = m.to_f32();
+        for (first, n) in [(0, 128), (128, 128), (256, 44), (128, 172)] {
+            assert_eq!(part_of(&m, first, n).to_f32(), whole[first * cols..(first + n) * cols]);
+        }
+    }
+}

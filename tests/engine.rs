@@ -1,0 +1,183 @@
+//! The engine's promises: prefixes are reused, sessions share, cancelling and surplus leave no trace.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failure is a failed test")]
+
+use pleiad_models::Checkpoint;
+use pleiad_runtime::{
+    DeviceChoice, Engine, EngineOptions, Error, Event, GenerateOptions, SamplingParams, Session, engine,
+    engine::{DoneReason, GenerationStats},
+};
+
+fn start(device: DeviceChoice, adjust: impl FnOnce(&mut EngineOptions)) -> Engine {
+    let checkpoint = Checkpoint::tiny().unwrap();
+    let mut options = EngineOptions { device, context: Some(512), ..EngineOptions::default() };
+    adjust(&mut options);
+    Engine::start(pollster::block_on(engine::load(&checkpoint, options, &mut |_, _| {})).unwrap()).unwrap()
+}
+
+fn prompt(engine: &Engine, text: &str) -> Vec<u32> {
+    engine.tokenizer().unwrap().encode(&format!("<｜begin▁of▁sentence｜><｜User｜>{text}<｜Assistant｜>"), true).unwrap()
+}
+
+fn finish(session: &Session, prompt: Vec<u32>, max: usize) -> Result<(Vec<u32>, DoneReason, GenerationStats), Error> {
+    let options = GenerateOptions { max_tokens: Some(max), end: vec![1], routing: false };
+    let mut generation = session.generate(prompt, SamplingParams::default(), options);
+    let mut ids = Vec::new();
+    while let Some(event) = generation.next_blocking() {
+        match event {
+            Event::Token { id, .. } => ids.push(id),
+            Event::Done { reason, stats, .. } => return Ok((ids, reason, stats)),
+            Event::Failed(e) => return Err(e),
+            Event::Prompt(_) => {}
+        }
+    }
+    panic!("the stream ended without an end");
+}
+
+#[test]
+fn a_second_turn_computes_only_what_is_new() {
+    let engine = start(DeviceChoice::Cpu, |_| {});
+    let session = engine.session();
+    let mut history = prompt(&engine, "What is the capital of France?");
+    let (answer, reason, first) = finish(&session, history.clone(), 100).unwrap();
+    assert_eq!((reason, first.reused_tokens), (DoneReason::End, 0));
+    history.extend(&answer);
+    history.push(1);
+    let before = history.len();
+    history.extend(&prompt(&engine, "What is 2 + 3?")[1..]);
+    let (again, _, second) = finish(&session, history.clone(), 100).unwrap();
+    // Everything but the end token, which was sampled and never fed.
+    assert_eq!(second.reused_tokens, before - 1);
+
+    // A fresh session says the same, and a regeneration computes one token.
+    let (fresh, _, stats) = finish(&start(DeviceChoice::Cpu, |_| {}).session(), history.clone(), 100).unwrap();
+    assert_eq!((&fresh, stats.reused_tokens), (&again, 0));
+    let (regenerated, _, stats) = finish(&session, history.clone(), 100).unwrap();
+    assert_eq!((&regenerated, stats.reused_tokens), (&again, history.len() - 1));
+}
+
+#[test]
+fn another_session_shares_full_pages() {
+    let engine = start(DeviceChoice::Cpu, |_| {});
+    let text = "Tell me a story. ".repeat(30);
+    let long = prompt(&engine, &text);
+    assert!(long.len() > 130);
+    let (first, second) = (engine.session(), engine.session());
+    let (a, ..) = finish(&first, long.clone(), 20).unwrap();
+    let (b, _, stats) = finish(&second, long.clone(), 20).unwrap();
+    assert_eq!(a, b);
+    assert_eq!(stats.reused_tokens, (long.len() - 1) / 64 * 64);
+    // The first goes on undisturbed.
+    let mut more = long.clone();
+    more.extend(&a);
+    let (c, _, stats) = finish(&first, more, 5).unwrap();
+    assert!(!c.is_empty() && stats.reused_tokens >= long.len());
+}
+
+#[test]
+fn sessions_take_turns_and_agree_with_themselves_alone() {
+    let engine = start(DeviceChoice::Cpu, |o| o.in_flight = 4);
+    let texts = ["What is 47 + 85?", "What is the capital of Japan?", "Tell me a story about a fox."];
+    let alone: Vec<Vec<u32>> =
+        texts.iter().map(|t| finish(&engine.session(), prompt(&engine, t), 60).unwrap().0).collect();
+    let sessions: Vec<Session> = texts.iter().map(|_| engine.session()).collect();
+    let mut streams: Vec<_> = sessions
+        .iter()
+        .zip(texts)
+        .map(|(s, t)| {
+            let options = GenerateOptions { max_tokens: Some(60), end: vec![1], routing: false };
+            s.generate(prompt(&engine, t), SamplingParams::default(), options)
+        })
+        .collect();
+    for (stream, alone) in streams.iter_mut().zip(alone) {
+        let mut ids = Vec::new();
+        while let Some(event) = stream.next_blocking() {
+            if let Event::Token { id, .. } = event {
+                ids.push(id);
+            }
+        }
+        assert_eq!(ids, alone);
+    }
+}
+
+#[test]
+fn cancelling_stops_and_the_session_goes_on() {
+    let engine = start(DeviceChoice::Cpu, |o| o.in_flight = 8);
+    let session = engine.session();
+    let ids = prompt(&engine, "Tell me a long story.");
+    let mut generation = session.generate(ids.clone(), SamplingParams::default(), GenerateOptions::default());
+    let mut seen = 0;
+    let reason = loop {
+        match generation.next_blocking().unwrap() {
+            Event::Token { .. } => {
+                seen += 1;
+                if seen == 3 {
+                    generation.cancel();
+                }
+            }
+            Event::Done { reason, .. } => break reason,
+            Event::Failed(e) => panic!("{e}"),
+            Event::Prompt(_) => {}
+        }
+    };
+    assert_eq!(reason, DoneReason::Cancelled);
+    let fresh = finish(&engine.session(), ids.clone(), 30).unwrap().0;
+    assert_eq!(finish(&session, ids, 30).unwrap().0, fresh);
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_words() {
+    let engine = start(DeviceChoice::Cpu, |_| {});
+    let session = engine.session();
+    let error = |ids: Vec<u32>| finish(&session, ids, 5).unwrap_err().to_string();
+    assert!(error(vec![]).contains("empty"));
+    assert!(error(vec![999_999]).contains("vocabulary"));
+    assert!(error(vec![5; 600]).contains("600 tokens"));
+    // And it still works.
+    assert!(!finish(&session, prompt(&engine, "Hello"), 5).unwrap().0.is_empty());
+}
+
+#[test]
+fn the_context_ends_a_generation_that_reaches_it() {
+    let engine = start(DeviceChoice::Cpu, |o| o.context = Some(64));
+    let options = GenerateOptions::default();
+    let ids = prompt(&engine, "Tell me a story.");
+    let fed = ids.len();
+    let mut generation = engine.session().generate(ids, SamplingParams::default(), options);
+    let mut tokens = 0;
+    let reason = loop {
+        match generation.next_blocking().unwrap() {
+            Event::Token { .. } => tokens += 1,
+            Event::Done { reason, .. } => break reason,
+            Event::Failed(e) => panic!("{e}"),
+            Event::Prompt(_) => {}
+        }
+    };
+    // The last token is sampled from the last position and has none itself.
+    assert_eq!((reason, fed + tokens), (DoneReason::Context, 65));
+}
+
+#[test]
+fn routing_adds_up_and_the_surplus_leaves_no_trace() {
+    let checkpoint = Checkpoint::tiny().unwrap();
+    let moe = checkpoint.config.moe.clone().unwrap();
+    let layers = checkpoint.config.dense_layers.iter().filter(|d| !**d).count();
+    let mut totals = Vec::new();
+    for in_flight in [1, 8] {
+        let engine = start(DeviceChoice::Cpu, |o| o.in_flight = in_flight);
+        let options = GenerateOptions { max_tokens: None, end: vec![1], routing: true };
+        let ids = prompt(&engine, "What is the capital of France?");
+        let mut tokens = ids.len() as u32;
+        let mut total = 0;
+        let mut generation = engine.session().generate(ids, SamplingParams::default(), options);
+        while let Some(event) = generation.next_blocking() {
+            if let Event::Token { activations, .. } = event {
+                let sum: u32 = activations.unwrap().iter().sum();
+                assert_eq!(sum as usize, tokens as usize * layers * moe.top_k);
+                (total, tokens) = (total + sum, 1);
+            }
+        }
+        totals.push(total);
+    }
+    assert_eq!(totals[0], totals[1]);
+}

@@ -1,0 +1,55 @@
+//! `cargo xtask test`.
+
+use std::{path::Path, process::Command};
+
+use anyhow::Result;
+
+use crate::{cargo, root, run, run_with, say};
+
+/// Everything, installing what it needs.
+pub(crate) fn all() -> Result<()> {
+    let drivers = software_gpus()?;
+    lints()?;
+    let mut vars = Vec::new();
+    if let Some(drivers) = &drivers {
+        vars.push(("VK_DRIVER_FILES", drivers.as_str()));
+    }
+    // `--no-fail-fast`: one run shows everything that is wrong. `--nocapture` would show skips amid the noise;
+    // `--show-output` lists them after each binary's results.
+    run_with(&cargo(), &["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"], &vars)?;
+    crate::platforms::check()?;
+    say("All tests passed.");
+    Ok(())
+}
+
+/// Lints and the tests that need no GPU.
+pub(crate) fn quick() -> Result<()> {
+    lints()?;
+    run(&cargo(), &["test", "--release", "--workspace", "--", "--skip", "gpu"])
+}
+
+fn lints() -> Result<()> {
+    run(&cargo(), &["fmt", "--all", "--check"])?;
+    run(&cargo(), &["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+}
+
+/// Sees to it that there is a Vulkan driver: lavapipe and SwiftShader, where they can be installed. Returns what
+/// `VK_DRIVER_FILES` should be, if the system's own choice will not do.
+fn software_gpus() -> Result<Option<String>> {
+    if !cfg!(target_os = "linux") {
+        say("SKIPPED software GPUs: lavapipe and SwiftShader are installed on Linux only; tests use the adapters there are");
+        return Ok(None);
+    }
+    let output = Command::new("sh").arg("xtask/software-gpus.sh").current_dir(root()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    say(text.trim_end());
+    if !output.status.success() {
+        say(String::from_utf8_lossy(&output.stderr).trim_end());
+        say("SKIPPED installing software GPUs: see above; tests use the adapters there are");
+        return Ok(None);
+    }
+    // The script prints `name=path` lines, each path the description of a driver.
+    let paths = text.lines().filter_map(|l| l.split_once('=')).map(|(_, path)| path);
+    let drivers: Vec<&str> = paths.filter(|p| Path::new(p).exists()).collect();
+    Ok((!drivers.is_empty()).then(|| drivers.join(":")))
+}
