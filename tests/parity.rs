@@ -15,7 +15,7 @@ use pleiad_tests::{Golden, Place, golden_ggufs, goldens, gpus, nmse, open};
 fn run(place: &Place, model: &Arc<Model>, ids: &[u32], chunk: usize, act: Activations, form: AttentionForm) -> Evaluation {
     let mut executor = place.load(model, ids.len(), CacheFormat::F32);
     let options = EvalOptions { chunk, activations: act, attention: form };
-    pollster::block_on(evaluate(&mut executor, model, &options, ids, &mut |_, _| {})).unwrap()
+    pollster::block_on(evaluate(&mut executor, model, options, ids, &mut |_, _| {})).unwrap()
 }
 
 /// Compares one evaluation with the reference: logits by NMSE, routing by id and weight.

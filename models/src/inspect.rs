@@ -261,7 +261,9 @@ fn parameters(c: &Checkpoint, tensors: &[(Place, &Tensor)]) -> Parameters {
     for layer in &c.weights.layers {
         let Ffn::Moe(moe) = &layer.ffn else { continue };
         let (n, bytes) = match &moe.experts {
-            Experts::Stacked(all) => [&all.gate, &all.up, &all.down].iter().fold((0, 0), |(n, b), t| (n + t.elements(), b + t.bytes() as u64)),
+            Experts::Stacked(all) => {
+                [&all.gate, &all.up, &all.down].iter().fold((0, 0), |(n, b), t| (n + t.elements(), b + t.bytes() as u64))
+            }
             Experts::Separate(all) => all
                 .iter()
                 .flat_map(|mlp| [&mlp.gate, &mlp.up, &mlp.down])
@@ -277,7 +279,8 @@ fn parameters(c: &Checkpoint, tensors: &[(Place, &Tensor)]) -> Parameters {
 fn formats(tensors: &[(Place, &Tensor)]) -> Vec<FormatShare> {
     let mut by_format = BTreeMap::new();
     for (_, t) in tensors {
-        let share = by_format.entry(t.format).or_insert(FormatShare { format: t.format.name(), matrices: 0, parameters: 0, bytes: 0 });
+        let share =
+            by_format.entry(t.format).or_insert(FormatShare { format: t.format.name(), matrices: 0, parameters: 0, bytes: 0 });
         share.matrices += t.count as u64;
         share.parameters += t.elements();
         share.bytes += t.bytes() as u64;
@@ -342,7 +345,11 @@ impl fmt::Display for Description {
         write!(f, "  parameters   {} in all, {} active a token ({})", Count(p.total), Count(p.active), Size(p.active_bytes))?;
         writeln!(f, "{}", if p.mtp > 0 { format!(", {} more for multi-token prediction", Count(p.mtp)) } else { String::new() })?;
         write!(f, "  layers       {}, of them {} dense", d.num_layers, d.num_dense_layers)?;
-        writeln!(f, "{}", if d.num_mtp_layers > 0 { format!(", and {} for multi-token prediction", d.num_mtp_layers) } else { String::new() })?;
+        writeln!(
+            f,
+            "{}",
+            if d.num_mtp_layers > 0 { format!(", and {} for multi-token prediction", d.num_mtp_layers) } else { String::new() }
+        )?;
         let tied = if d.tie_word_embeddings { " (tied)" } else { "" };
         writeln!(f, "  width        {}, dense MLP {}, vocabulary {}{tied}", d.hidden_size, d.intermediate_size, d.vocab_size)?;
         let q = d.q_lora_rank.map_or_else(|| "full".to_owned(), |r| format!("rank {r}"));
@@ -352,7 +359,11 @@ impl fmt::Display for Description {
             d.num_heads, d.qk_nope_head_dim, d.qk_rope_head_dim, d.v_head_dim, d.kv_lora_rank
         )?;
         if let Some(m) = &d.moe {
-            write!(f, "  experts      {} of {}, {} shared, width {}; {}", m.top_k, m.num_experts, m.num_shared, m.intermediate_size, m.scoring)?;
+            write!(
+                f,
+                "  experts      {} of {}, {} shared, width {}; {}",
+                m.top_k, m.num_experts, m.num_shared, m.intermediate_size, m.scoring
+            )?;
             if m.num_groups > 1 {
                 write!(f, ", {} of {} groups", m.top_k_groups, m.num_groups)?;
             }
@@ -363,7 +374,14 @@ impl fmt::Display for Description {
         writeln!(f, "  cache        {} a token at 16 bits", Size(self.cache_bytes_per_token))?;
         for (i, s) in self.formats.iter().enumerate() {
             let label = if i == 0 { "formats" } else { "" };
-            writeln!(f, "  {label:<12} {:<8} {:>8} matrices {:>10} {:>12}", s.format, s.matrices, Count(s.parameters).to_string(), Size(s.bytes).to_string())?;
+            writeln!(
+                f,
+                "  {label:<12} {:<8} {:>8} matrices {:>10} {:>12}",
+                s.format,
+                s.matrices,
+                Count(s.parameters).to_string(),
+                Size(s.bytes).to_string()
+            )?;
         }
         writeln!(f, "  tokenizer    {}", self.tokenizer.as_deref().unwrap_or("none"))?;
         writeln!(f, "  template     {}", if self.chat_template { "yes" } else { "none" })?;
@@ -392,5 +410,48 @@ impl fmt::Display for Description {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+    use super::*;
+
+    #[test]
+    fn the_embedded_model_is_described() {
+        let d = describe(&Checkpoint::tiny().unwrap());
+        // 19.7 M parameters, of which the module for multi-token prediction has its share.
+        let p = d.parameters;
+        assert!((19.0e6..20.5e6).contains(&((p.total + p.mtp) as f64)), "{p:?}");
+        assert!(p.active < p.total / 2 && p.experts < p.total && p.active_bytes < p.total_bytes);
+        // 4 of 32 experts, three matrices of 128 x 256, four layers; the rest but for the embedding.
+        let expert = 3 * 128 * 256;
+        let rest = p.total - p.experts - 2982 * 256;
+        assert_eq!((p.experts, p.active), (4 * 32 * expert, 4 * 4 * expert + rest + 256));
+        let shared: u64 = d.formats.iter().map(|f| f.bytes).sum();
+        assert_eq!(shared, d.tensors.iter().map(|t| t.bytes).sum::<u64>());
+        assert_eq!(d.formats[0].format, "Q8_0");
+        assert_eq!(d.cache_bytes_per_token, 2 * 96 * 5);
+        let text = d.to_string();
+        for part in [
+            "Pleiad Tiny (deepseek_v3)",
+            "4 of 32, 1 shared",
+            "2 of 4 groups",
+            "gpt2 / smollm, 2982 tokens",
+            "<｜end▁of▁sentence｜>",
+        ] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+        let all = format!("{d:#}");
+        assert!(
+            all.contains("mtp.5.project")
+                && all.contains("layers.1.experts.gate")
+                && all.contains("general.architecture = deepseek2")
+        );
+        let json = serde_json::to_value(&d).unwrap();
+        assert_eq!(json["dims"]["moe"]["num_experts"], 32);
+        assert_eq!(json["special_tokens"]["eos"][0]["id"], 1);
     }
 }

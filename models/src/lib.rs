@@ -24,6 +24,8 @@ pub mod gguf;
 pub mod inspect;
 pub mod safetensors;
 pub mod synth;
+#[cfg(test)]
+mod testing;
 pub mod tokenizer;
 pub mod weights;
 

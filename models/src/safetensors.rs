@@ -9,8 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use safetensors::tensor::Metadata;
 pub use safetensors::tensor::Dtype;
+use safetensors::tensor::Metadata;
 use serde_json::Value;
 
 use crate::{Bytes, Error, Result, files};
@@ -76,7 +76,8 @@ impl SafeTensors {
         let mut shards: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for (tensor, file) in map {
             let file = file.as_str().filter(|f| is_plain(f));
-            let file = file.ok_or_else(|| Error::metadata(index, MAP, format!("`{tensor}` is not in a file of this directory")))?;
+            let file =
+                file.ok_or_else(|| Error::metadata(index, MAP, format!("`{tensor}` is not in a file of this directory")))?;
             shards.entry(file).or_default().push(tensor);
         }
         if shards.is_empty() {

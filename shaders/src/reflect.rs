@@ -27,7 +27,7 @@ pub struct Binding {
     /// How it is used.
     pub access: Access,
     /// The fewest bytes that may be bound: runtime-sized arrays count one element.
-    pub min_size: u64,
+    pub min_size: u32,
 }
 
 /// What a kernel wants bound and how it runs.
@@ -80,7 +80,7 @@ pub fn reflect(source: &str) -> Result<Interface, ShaderError> {
         let (Some(at), Some(name)) = (&variable.binding, &variable.name) else {
             return Err(ShaderError::Wgsl { message: "a resource without name or binding".into() });
         };
-        bindings.push(Binding { name: name.clone(), group: at.group, index: at.binding, access, min_size: u64::from(size) });
+        bindings.push(Binding { name: name.clone(), group: at.group, index: at.binding, access, min_size: size });
     }
     bindings.sort_by_key(|b| (b.group, b.index));
     Ok(Interface { bindings, workgroup_size: entry.workgroup_size, workgroup_bytes })

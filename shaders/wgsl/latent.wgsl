@@ -53,7 +53,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     }
     let scale = 1.0 / sqrt(sum_all(lid, squares) / f32(params.r) + params.eps);
     let row = cache_row(position);
-    for (var i = lid; i < width >> 1u; i += WG) {
+    for (var i = lid; i < (width >> 1u); i += WG) {
         let e = 2u * i;
         var v = vec2<f32>(0.0);
         if (e < params.r) {

@@ -20,7 +20,7 @@ use super::{
     run::{self, Printer, TalkArgs},
     term::{Stream, note, size},
 };
-use crate::conversation::{Conversation, Prompt};
+use crate::conversation::{Conversation, Prompter};
 
 const HELP: &str = "\
 /help            this list
@@ -112,7 +112,7 @@ struct Chat<'a> {
     talk: &'a TalkArgs,
     opened: &'a Opened,
     session: Session,
-    raw: bool,
+    prompter: Prompter,
     sampling: SamplingParams,
     conversation: Conversation,
     last: Option<GenerationStats>,
@@ -125,7 +125,7 @@ pub fn chat(talk: &TalkArgs, opened: &Opened, sampling: SamplingParams) -> Resul
         talk,
         opened,
         session: opened.engine.session(),
-        raw: run::is_raw(talk, opened)?,
+        prompter: run::prompter(talk, opened)?,
         sampling,
         conversation: Conversation::new(talk.system_prompt.as_deref()),
         last: None,
@@ -232,10 +232,9 @@ impl Chat<'_> {
 
     /// Answers the last message. `false`: there is no answer; the person was told why.
     fn reply(&mut self) -> Result<bool> {
-        let checkpoint = &self.opened.checkpoint;
-        let prompt = match self.raw {
-            true => self.conversation.last_question().map_or_else(|| bail!("there is no question"), |q| Prompt::raw(q, checkpoint)),
-            false => self.conversation.prompt(checkpoint),
+        let prompt = match self.conversation.last_question() {
+            Some(question) if self.talk.raw => self.prompter.raw(question),
+            _ => self.prompter.prompt(&self.conversation),
         };
         let prompt = match prompt {
             Ok(prompt) => prompt,

@@ -16,7 +16,7 @@ use super::{
     term::{self, Stream, note},
 };
 use crate::{
-    conversation::{Conversation, Prompt},
+    conversation::{Conversation, Prompter},
     thinking::{Piece, Splitter},
 };
 
@@ -118,26 +118,24 @@ pub fn options(talk: &TalkArgs, opened: &Opened) -> GenerateOptions {
     GenerateOptions { max_tokens: talk.sampling.max_tokens(), end, routing: false }
 }
 
-/// Whether prompts are taken as they are: because that was asked for, or because the model knows no conversations.
-pub fn is_raw(talk: &TalkArgs, opened: &Opened) -> Result<bool> {
-    if opened.checkpoint.tokenizer.is_none() {
-        bail!("{}: has no vocabulary, so it cannot read or write text; `pleiad eval` takes token ids", opened.checkpoint.source.name);
+/// What turns text into prompts. Says so where the model carries no chat template.
+pub fn prompter(talk: &TalkArgs, opened: &Opened) -> Result<Prompter> {
+    let prompter = Prompter::new(&opened.checkpoint)?;
+    if prompter.fallback.is_some() && !talk.raw {
+        note("note: the model carries no chat template and gets that of its family; --raw does without");
     }
-    if !talk.raw && opened.checkpoint.chat_template.is_none() {
-        note("note: the model has no chat template; it continues the prompt as it is");
-        return Ok(true);
-    }
-    Ok(talk.raw)
+    Ok(prompter)
 }
 
 /// One answer.
 fn once(talk: &TalkArgs, opened: &Opened, sampling: SamplingParams, text: &str) -> Result<()> {
-    let prompt = if is_raw(talk, opened)? {
-        Prompt::raw(text, &opened.checkpoint)?
+    let prompter = prompter(talk, opened)?;
+    let prompt = if talk.raw {
+        prompter.raw(text)?
     } else {
         let mut conversation = Conversation::new(talk.system_prompt.as_deref());
         conversation.ask(text);
-        conversation.prompt(&opened.checkpoint)?
+        prompter.prompt(&conversation)?
     };
     let options = options(talk, opened);
     let session = opened.engine.session();

@@ -7,9 +7,10 @@ mod date;
 mod json;
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 
-use minijinja::value::{Kwargs, Value};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Output, State, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 
@@ -150,7 +151,7 @@ impl ChatTemplate {
             return Err(Error::Template(format!("{} bytes are more than the limit of {MAX_SOURCE}", source.len())));
         }
         let mut environment = environment();
-        environment.add_template_owned(NAME, without_generation_blocks(&source)).map_err(|e| Error::Template(chain(&e)))?;
+        guarded(|| environment.add_template_owned(NAME, without_generation_blocks(&source)))?;
         Ok(Self { environment, source, bos, eos })
     }
 
@@ -203,10 +204,21 @@ impl ChatTemplate {
         let turn = |m: &Message| Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]);
         variables.push(("messages", messages.iter().map(turn).collect()));
 
-        let mut text = Bounded { bytes: Vec::new(), left: held.saturating_add(extra_size).saturating_mul(4).saturating_add(MAX_OUTPUT) };
-        let template = environment.get_template(NAME).map_err(|e| Error::Template(chain(&e)))?;
-        template.render_captured_to(Value::from_pairs(variables), &mut text).map_err(|e| Error::Template(chain(&e)))?;
+        let mut text =
+            Bounded { bytes: Vec::new(), left: held.saturating_add(extra_size).saturating_mul(4).saturating_add(MAX_OUTPUT) };
+        let context = Value::from_pairs(variables);
+        guarded(|| environment.get_template(NAME)?.render_captured_to(context, &mut text).map(drop))?;
         String::from_utf8(text.bytes).map_err(|_| Error::Template("wrote what is no UTF-8".into()))
+    }
+}
+
+/// Runs the template engine. It has panicked on slices of empty strings (minijinja 3.0.5, `''[::-1]`), and a file must not
+/// bring the program down.
+fn guarded(run: impl FnOnce() -> Result<(), minijinja::Error>) -> Result<()> {
+    // Nothing that `run` changes is used after a panic: the template or the text is dropped with the error.
+    match panic::catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|e| Error::Template(chain(&e))),
+        Err(_) => Err(Error::Template("the template engine gave up".into())),
     }
 }
 
@@ -245,7 +257,8 @@ fn environment() -> Environment<'static> {
     environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message))
     });
-    environment.add_filter("tojson", |value: &Value, indent: Option<Value>, options: Kwargs| json::tojson(value, indent, &options));
+    environment
+        .add_filter("tojson", |value: &Value, indent: Option<Value>, options: Kwargs| json::tojson(value, indent, &options));
     environment
 }
 
@@ -274,7 +287,8 @@ fn without_generation_blocks(source: &str) -> String {
             break;
         };
         let (tag, after) = tag.split_at(end);
-        let word = tag.trim_start_matches("{%").trim_end_matches("%}").trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
+        let word =
+            tag.trim_start_matches("{%").trim_end_matches("%}").trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
         match word {
             "generation" => out.push_str(&tag.replacen(word, "if true", 1)),
             "endgeneration" => out.push_str(&tag.replacen(word, "endif", 1)),
@@ -297,6 +311,3 @@ fn chain(error: &minijinja::Error) -> String {
     }
     text.replace('\n', " ")
 }
-
-#[cfg(test)]
-mod tests;

@@ -109,7 +109,8 @@ impl SideFiles {
             for value in sources.into_iter().flatten().filter_map(|m| m.get(key)) {
                 let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
                 for v in list.iter().filter(|v| !v.is_null()) {
-                    let id = v.as_i64().ok_or_else(|| Error::metadata(&self.directory, key, format!("is {v}, not a token id")))?;
+                    let id =
+                        v.as_i64().ok_or_else(|| Error::metadata(&self.directory, key, format!("is {v}, not a token id")))?;
                     // -1 stands for "none" in some files.
                     all.extend(u32::try_from(id));
                 }
@@ -299,9 +300,11 @@ impl<'a> Loader<'a> {
         };
         let bias = format!("{path}.gate.e_score_correction_bias");
         // V2 has none. Elsewhere its loss would change the routing without a word.
-        let bias = if c.family == Family::DeepseekV2 && !self.has(&bias) { None } else { Some(self.tensor(&bias, &[m.num_experts])?) };
-        let experts: Vec<Mlp> =
-            (0..m.num_experts).map(|e| self.mlp(&format!("{path}.experts.{e}"), h, m.intermediate_size)).collect::<Result<_>>()?;
+        let bias =
+            if c.family == Family::DeepseekV2 && !self.has(&bias) { None } else { Some(self.tensor(&bias, &[m.num_experts])?) };
+        let experts: Vec<Mlp> = (0..m.num_experts)
+            .map(|e| self.mlp(&format!("{path}.experts.{e}"), h, m.intermediate_size))
+            .collect::<Result<_>>()?;
         same_form(&experts, &self.file)?;
         let shared = match m.num_shared {
             0 => None,

@@ -109,7 +109,10 @@ pub(super) fn check(c: &Config, file: &str, keys: &Keys) -> Result<()> {
     size(keys.top_k_groups, m.top_k_groups, m.num_groups)?;
     let eligible = m.top_k_groups * (m.num_experts / m.num_groups);
     if m.top_k > eligible {
-        return bad(keys.top_k, format!("is {}, but {} of {} groups hold only {eligible} experts", m.top_k, m.top_k_groups, m.num_groups));
+        return bad(
+            keys.top_k,
+            format!("is {}, but {} of {} groups hold only {eligible} experts", m.top_k, m.top_k_groups, m.num_groups),
+        );
     }
     positive(keys.scaling_factor, m.scaling_factor.into(), 1e4)
 }

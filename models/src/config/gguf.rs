@@ -51,7 +51,11 @@ impl Config {
         let blocks = m.require_usize(KEYS.num_layers)?;
         let mtp = m.usize(KEYS.num_mtp_layers)?.unwrap_or(0);
         if blocks > MAX_LAYERS || mtp >= blocks.max(1) {
-            return Err(Error::metadata(m.file(), KEYS.num_layers, format!("is {blocks}, {mtp} of them for multi-token prediction")));
+            return Err(Error::metadata(
+                m.file(),
+                KEYS.num_layers,
+                format!("is {blocks}, {mtp} of them for multi-token prediction"),
+            ));
         }
         // block_count includes the modules; a file may claim them and leave them out.
         let num_layers = blocks - mtp;
@@ -112,7 +116,9 @@ fn attention(m: &Metadata, has: &dyn Fn(&str) -> bool) -> Result<Attention> {
     // Files from before the split of attn_kv_b say the heads' dimensions under the plain keys.
     let (key, value) = match (m.usize(KEYS.qk_nope_head_dim)?, m.usize(KEYS.v_head_dim)?) {
         (Some(k), Some(v)) => (k, v),
-        (None, None) => (m.require_usize("deepseek2.attention.key_length")?, m.require_usize("deepseek2.attention.value_length")?),
+        (None, None) => {
+            (m.require_usize("deepseek2.attention.key_length")?, m.require_usize("deepseek2.attention.value_length")?)
+        }
         (None, _) => return Err(m.missing(KEYS.qk_nope_head_dim)),
         (_, None) => return Err(m.missing(KEYS.v_head_dim)),
     };

@@ -60,7 +60,10 @@ impl<'a> Fields<'a> {
     pub(crate) fn usize(&self, key: &str) -> Result<Option<usize>> {
         let Some(v) = self.get(key) else { return Ok(None) };
         let whole = v.as_u64().or_else(|| v.as_f64().filter(|f| f.fract() == 0.0 && (0.0..1e15).contains(f)).map(|f| f as u64));
-        whole.and_then(|n| usize::try_from(n).ok()).map(Some).ok_or_else(|| self.bad(key, format!("is {v}, not a whole number of 0 or more")))
+        whole
+            .and_then(|n| usize::try_from(n).ok())
+            .map(Some)
+            .ok_or_else(|| self.bad(key, format!("is {v}, not a whole number of 0 or more")))
     }
 
     fn size(&self, key: &str) -> Result<usize> {
@@ -132,7 +135,9 @@ pub fn quantisation_of(file: &str, config: &Map<String, Value>) -> Result<bool> 
     {
         return Err(q.unsupported("FP8 format", format, "; e4m3 is"));
     }
-    let block = q.get("weight_block_size").ok_or_else(|| q.bad("weight_block_size", "is missing; only FP8 in blocks of 128x128 is supported"))?;
+    let block = q
+        .get("weight_block_size")
+        .ok_or_else(|| q.bad("weight_block_size", "is missing; only FP8 in blocks of 128x128 is supported"))?;
     if *block != serde_json::json!([128, 128]) {
         return Err(q.bad("weight_block_size", format!("is {block}; only [128, 128] is supported")));
     }

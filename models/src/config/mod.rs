@@ -205,4 +205,3 @@ impl Rope {
 fn magnitude(factor: f64, mscale: f64) -> f64 {
     if factor > 1.0 && mscale != 0.0 { 0.1 * mscale * factor.ln() + 1.0 } else { 1.0 }
 }
-

@@ -273,7 +273,9 @@ fn version(c: &mut Cursor<'_>) -> Result<u32> {
             Ok(version)
         }
         1 => Err(unsupported("1".to_owned(), "convert the model again with a current llama.cpp")),
-        v if v != 0 && v & 0xffff == 0 => Err(unsupported(format!("{} (big-endian)", v.swap_bytes()), "use a little-endian file")),
+        v if v != 0 && v & 0xffff == 0 => {
+            Err(unsupported(format!("{} (big-endian)", v.swap_bytes()), "use a little-endian file"))
+        }
         v => Err(unsupported(v.to_string(), "2 and 3 are")),
     }
 }
@@ -313,10 +315,11 @@ fn tensor(c: &mut Cursor<'_>, alignment: u64) -> Result<TensorInfo> {
         return Err(c.bad(format!("{what} begins at {offset}, which is not aligned to {alignment} bytes")));
     }
     let cols = dims.first().copied().unwrap_or(1);
-    let Some(row) = format.row_bytes(cols) else {
+    if !cols.is_multiple_of(format.block_len()) {
         return Err(c.bad(format!("{what} has rows of {cols} weights, no multiple of {format}'s {}", format.block_len())));
-    };
-    let len = dims.iter().skip(1).try_fold(row as u64, |n, &d| n.checked_mul(d as u64));
+    }
+    let row = format.row_bytes(cols).map(|n| n as u64);
+    let len = dims.iter().skip(1).try_fold(row, |n, &d| Some(n?.checked_mul(d as u64))).flatten();
     let elements = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
     match (len, elements) {
         (Some(len), Some(_)) => Ok(TensorInfo { name, dims, format, offset, len }),

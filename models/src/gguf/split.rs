@@ -82,7 +82,11 @@ impl Gguf {
         if let Some(claimed) = claimed.filter(|_| parts.len() > 1)
             && claimed != index.len()
         {
-            return Err(Error::metadata(file, SPLIT_TENSORS, format!("is {claimed}, but the parts hold {} tensors", index.len())));
+            return Err(Error::metadata(
+                file,
+                SPLIT_TENSORS,
+                format!("is {claimed}, but the parts hold {} tensors", index.len()),
+            ));
         }
         Ok(Self { file, paths, parts, index })
     }

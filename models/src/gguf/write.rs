@@ -39,6 +39,11 @@ impl Writer {
         Self::default()
     }
 
+    /// The metadata of another writer, and no tensors.
+    pub fn with_metadata_of(other: &Self) -> Self {
+        Self { metadata: other.metadata.clone(), tensors: Vec::new() }
+    }
+
     /// Adds a metadata key; a second value replaces the first.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) {
         let (key, value) = (key.into(), value.into());

@@ -27,7 +27,7 @@ const RMS_SCALES_6: f32 = 48.39;
 /// Of the scales 8..16.
 const RMS_SCALES_4: f32 = 11.73;
 /// Of the codebook of IQ4_NL and IQ4_XS.
-const RMS_CODEBOOK: f32 = 70.64;
+const RMS_CODEBOOK: f32 = 67.44;
 /// Of FP4's 0, 1, 2, 3, 4, 6, 8, 12.
 const RMS_FP4: f32 = 5.852;
 

@@ -82,23 +82,24 @@ impl Shape {
             norm_top_k: true,
             scaling_factor,
         };
-        let model = |family, vocab_size, hidden_size, num_layers: usize, dense: usize, intermediate_size, attention, rope, moe| Config {
-            family,
-            name: self.title().to_owned(),
-            vocab_size,
-            hidden_size,
-            num_layers,
-            num_mtp_layers: 0,
-            max_positions: 163_840,
-            rms_norm_eps: 1e-6,
-            latent_norm_eps: 1e-6,
-            tie_word_embeddings: false,
-            attention,
-            rope,
-            intermediate_size,
-            moe: Some(moe),
-            dense_layers: (0..num_layers).map(|i| i < dense).collect(),
-        };
+        let model =
+            |family, vocab_size, hidden_size, num_layers: usize, dense: usize, intermediate_size, attention, rope, moe| Config {
+                family,
+                name: self.title().to_owned(),
+                vocab_size,
+                hidden_size,
+                num_layers,
+                num_mtp_layers: 0,
+                max_positions: 163_840,
+                rms_norm_eps: 1e-6,
+                latent_norm_eps: 1e-6,
+                tie_word_embeddings: false,
+                attention,
+                rope,
+                intermediate_size,
+                moe: Some(moe),
+                dense_layers: (0..num_layers).map(|i| i < dense).collect(),
+            };
         match self {
             Self::DeepseekV2Lite => {
                 let softmax = Moe {
@@ -113,7 +114,17 @@ impl Shape {
             Self::Moonlight => Config {
                 max_positions: 8192,
                 rms_norm_eps: 1e-5,
-                ..model(Family::DeepseekV3, 163_840, 2048, 27, 1, 11_264, heads(16, None), rope(5e4, None), moe(64, 6, 2, 1408, 2.446))
+                ..model(
+                    Family::DeepseekV3,
+                    163_840,
+                    2048,
+                    27,
+                    1,
+                    11_264,
+                    heads(16, None),
+                    rope(5e4, None),
+                    moe(64, 6, 2, 1408, 2.446),
+                )
             },
             Self::Glm47Flash => {
                 let attention = Attention { qk_nope_head_dim: 192, v_head_dim: 256, ..heads(20, Some(768)) };
@@ -121,7 +132,17 @@ impl Shape {
                     max_positions: 202_752,
                     rms_norm_eps: 1e-5,
                     num_mtp_layers: 1,
-                    ..model(Family::Glm4MoeLite, 154_880, 2048, 47, 1, 10_240, attention, rope(1e6, None), moe(64, 4, 1, 1536, 1.8))
+                    ..model(
+                        Family::Glm4MoeLite,
+                        154_880,
+                        2048,
+                        47,
+                        1,
+                        10_240,
+                        attention,
+                        rope(1e6, None),
+                        moe(64, 4, 1, 1536, 1.8),
+                    )
                 }
             }
             Self::DeepseekV3 => {

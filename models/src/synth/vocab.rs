@@ -11,8 +11,8 @@ const UNUSED: i32 = 5;
 
 /// The first merges that English gives any byte-pair encoder.
 const MERGES: [&str; 24] = [
-    "Ġ t", "Ġ a", "h e", "i n", "r e", "o n", "Ġt he", "e r", "Ġ s", "a t", "Ġ w", "Ġ o", "e n", "Ġ c", "i t", "i s", "a n", "o r",
-    "e s", "Ġ b", "e d", "Ġ f", "in g", "Ġa n",
+    "Ġ t", "Ġ a", "h e", "i n", "r e", "o n", "Ġt he", "e r", "Ġ s", "a t", "Ġ w", "Ġ o", "e n", "Ġ c", "i t", "i s", "a n",
+    "o r", "e s", "Ġ b", "e d", "Ġ f", "in g", "Ġa n",
 ];
 
 /// What is special about a shape's vocabulary.

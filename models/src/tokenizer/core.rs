@@ -65,9 +65,7 @@ impl Matcher {
         let added: Vec<&Added> = added.collect();
         // Against an empty model the vocabulary numbers the tokens in their order.
         let tokens = added.iter().map(|a| a.token.clone());
-        vocabulary
-            .add_tokens(tokens, &BPE::default(), normalizer)
-            .map_err(|e| Error::Tokenizer(format!("added tokens: {e}")))?;
+        vocabulary.add_tokens(tokens, &BPE::default(), normalizer).map_err(|e| Error::Tokenizer(format!("added tokens: {e}")))?;
         let ids_of: HashMap<&str, u32> = added.iter().map(|a| (a.token.content.as_str(), a.id)).collect();
         let mut ids = vec![0; vocabulary.len()];
         for (content, &local) in vocabulary.get_vocab() {

@@ -62,7 +62,8 @@ impl Tokenizer {
         match read("tiktoken.model")? {
             Some(model) => Self::from_tiktoken(&model, read("tokenizer_config.json")?.as_deref()),
             None => {
-                let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no tokenizer.json and no tiktoken.model");
+                let missing =
+                    std::io::Error::new(std::io::ErrorKind::NotFound, "there is no tokenizer.json and no tiktoken.model");
                 Err(Error::io(dir, missing))
             }
         }

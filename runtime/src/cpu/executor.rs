@@ -91,7 +91,7 @@ impl CpuExecutor {
 
     /// The instruction set and number of threads in use, for people.
     pub fn describe(&self) -> String {
-        format!("{:?}, {} threads", self.cpu.isa, self.cpu.threads())
+        format!("{:?}, {} threads", self.cpu.isa(), self.cpu.threads())
     }
 
     /// Prepares a plan: allocates its activations.
@@ -413,9 +413,9 @@ impl CpuExecutor {
             let args = AttendArgs {
                 q_latent: ql,
                 q_rope: qr,
-                q_rope_offset: q_rope.offset,
-                q_rope_token_stride: q_width,
-                q_rope_head_stride: q_rope.stride,
+                rope_offset: q_rope.offset,
+                rope_token: q_width,
+                rope_head: q_rope.stride,
                 cache: self.rows_of(layer),
                 pages: &self.pages,
                 pos,

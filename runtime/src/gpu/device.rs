@@ -88,9 +88,13 @@ impl GpuDevice {
         }
     }
 
+    /// Most bytes of a weight buffer: of what can be bound whole, and whole words of any alignment.
+    pub(crate) fn max_slab(&self) -> u64 {
+        self.options.max_binding.map_or(u64::MAX, u64::from).min(self.max_binding())
+    }
+
     /// Largest storage buffer that can be bound whole.
     pub fn max_binding(&self) -> u64 {
-        // Whole words, and whole alignment units so that the end of one part is a valid start of the next.
         self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size) & !255
     }
 

@@ -124,14 +124,17 @@ impl GpuExecutor {
 
     /// Sets what the next steps read. Entries of `pages` beyond the context are ignored.
     pub fn write_step(&mut self, step: &StepState, pages: &[u32]) {
-        let pages = &pages[..pages.len().min(self.state.max_pages)];
-        let mut words = Vec::with_capacity(StepState::WORDS + pages.len());
-        words.extend_from_slice(bytemuck::cast_slice::<StepState, u32>(std::slice::from_ref(step)));
-        words.extend_from_slice(pages);
-        self.upload(&self.state.step.clone(), &words);
+        self.upload(&self.state.step.clone(), bytemuck::cast_slice(std::slice::from_ref(step)));
+        self.write_pages(pages);
         // A slot that no step has written since then must not look like a result.
         self.upload(&self.state.ring.clone(), &[u32::MAX; RING * RING_WORDS]);
         (self.tokens, self.pos, self.sampled) = (step.tokens, step.pos, step.sampled);
+    }
+
+    /// Sets the pages alone: a session's next page, while it decodes.
+    pub fn write_pages(&mut self, pages: &[u32]) {
+        let pages = &pages[..pages.len().min(self.state.max_pages)];
+        self.upload_at(&self.state.step.clone(), (StepState::WORDS * 4) as u64, pages);
     }
 
     /// Sets the token ids of the next step. More than a step can have are ignored.
@@ -140,8 +143,12 @@ impl GpuExecutor {
     }
 
     fn upload(&mut self, buffer: &Buffer, words: &[u32]) {
+        self.upload_at(buffer, 0, words);
+    }
+
+    fn upload_at(&mut self, buffer: &Buffer, offset: u64, words: &[u32]) {
         if !words.is_empty() {
-            self.gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(words));
+            self.gpu.queue.write_buffer(buffer, offset, bytemuck::cast_slice(words));
             self.stats.uploaded_bytes += (words.len() * 4) as u64;
         }
     }
@@ -242,7 +249,8 @@ impl GpuExecutor {
         self.free.push(buffer);
         self.gpu.check()?;
         let (slot, counters) = words.split_at(RING_WORDS.min(words.len()));
-        if let (true, &[token, logit, _, sampled]) = (p.readback.token, slot)
+        // A step after the end leaves the slot alone, or says that it came after the end.
+        if let (true, &[token, logit, 0, sampled]) = (p.readback.token, slot)
             && sampled == p.sampled
         {
             (self.last.token, self.last.logit) = (token, f32::from_bits(logit));

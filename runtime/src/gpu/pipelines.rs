@@ -34,11 +34,6 @@ impl Variant {
         Self { defines: self.defines.set(name, value), ..self }
     }
 
-    /// Adds defines that belong together.
-    pub fn with(self, defines: Defines) -> Self {
-        Self { defines: self.defines.with(defines), ..self }
-    }
-
     /// Kernel and defines, for labels and errors.
     fn label(&self) -> String {
         let defines: Vec<_> = self.defines.iter().map(|(name, value)| format!(" {name}={value}")).collect();

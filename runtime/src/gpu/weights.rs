@@ -254,7 +254,7 @@ async fn upload_matrix(gpu: &GpuDevice, up: &mut Uploader<'_>, t: &Tensor) -> Re
         _ if t.count > 1 => t.rows.max(1),
         _ => 1,
     };
-    let step = slab_rows(&t.name, row_bytes, unit, gpu.max_binding())?;
+    let step = slab_rows(&t.name, row_bytes, unit, gpu.max_slab())?;
     let all = t.stacked();
     let mut slabs = Vec::new();
     for first in (0..all.rows).step_by(step) {
@@ -270,7 +270,7 @@ async fn upload_matrix(gpu: &GpuDevice, up: &mut Uploader<'_>, t: &Tensor) -> Re
 async fn upload_bank(gpu: &GpuDevice, up: &mut Uploader<'_>, experts: &Experts) -> Result<GpuBank> {
     let layout = BlobLayout::of(experts);
     let name = &experts.first(ExpertPart::Gate).name;
-    let step = slab_rows(&format!("an expert of {name}"), layout.stride, 1, gpu.max_binding())?;
+    let step = slab_rows(&format!("an expert of {name}"), layout.stride, 1, gpu.max_slab())?;
     let mut slabs = Vec::new();
     for first in (0..experts.len()).step_by(step) {
         let rows = step.min(experts.len() - first);

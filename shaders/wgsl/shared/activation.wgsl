@@ -33,7 +33,7 @@ fn dot_block(w: Block32, x0: vec4<u32>, x1: vec4<u32>, sums: u32) -> f32 {
 #else
 
 // Four activations from element `i`; with X4, `i` is a multiple of 4.
-fn x4(i: u32) -> vec4<f32> {
+fn act4(i: u32) -> vec4<f32> {
 #ifdef X4
     return x[i >> 2u];
 #else
@@ -41,7 +41,7 @@ fn x4(i: u32) -> vec4<f32> {
 #endif
 }
 
-fn x1(i: u32) -> f32 {
+fn act1(i: u32) -> f32 {
 #ifdef X4
     return x[i >> 2u][i & 3u];
 #else

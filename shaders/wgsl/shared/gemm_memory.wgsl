@@ -38,11 +38,11 @@ var<workgroup> x_tile: array<vec4<f32>, 32u * TQ>;
 // Four activations from column k; 0 beyond the row.
 fn x_quad(start: u32, k: u32) -> vec4<f32> {
     if (k + 4u <= params.cols) {
-        return x4(start + k);
+        return act4(start + k);
     }
     var v = vec4<f32>(0.0);
     for (var i = 0u; k + i < params.cols; i++) {
-        v[i] = x1(start + k + i);
+        v[i] = act1(start + k + i);
     }
     return v;
 }

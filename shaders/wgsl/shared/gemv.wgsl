@@ -44,14 +44,14 @@
 #endfor
 #else
             let i = x#{t} + b * 32u;
-            let y0 = x4(i);
-            let y1 = x4(i + 4u);
-            let y2 = x4(i + 8u);
-            let y3 = x4(i + 12u);
-            let y4 = x4(i + 16u);
-            let y5 = x4(i + 20u);
-            let y6 = x4(i + 24u);
-            let y7 = x4(i + 28u);
+            let y0 = act4(i);
+            let y1 = act4(i + 4u);
+            let y2 = act4(i + 8u);
+            let y3 = act4(i + 12u);
+            let y4 = act4(i + 16u);
+            let y5 = act4(i + 20u);
+            let y6 = act4(i + 24u);
+            let y7 = act4(i + 28u);
 #for r in 0..#{RPT}
             a#{r}_#{t} += dot_block(u#{r}, y0, y1, y2, y3, y4, y5, y6, y7);
 #ifdef GATED
@@ -73,7 +73,7 @@
 #endfor
 #for t in 0..#{TOKENS}
             {
-                let y = x4(x#{t} + k);
+                let y = act4(x#{t} + k);
 #for r in 0..#{RPT}
                 a#{r}_#{t} += dot(u#{r}, y);
 #ifdef GATED
@@ -86,7 +86,7 @@
             for (var i = k; i < params.cols; i++) {
 #for t in 0..#{TOKENS}
                 {
-                    let y = x1(x#{t} + i);
+                    let y = act1(x#{t} + i);
 #for r in 0..#{RPT}
                     a#{r}_#{t} += w_w1(w#{r}, i) * y;
 #ifdef GATED

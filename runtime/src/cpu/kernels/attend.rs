@@ -291,9 +291,8 @@ unsafe fn load_tile<S: Simd>(args: &AttendArgs<'_>, from: usize, n: usize, laten
     let first = args.pages[from / PAGE] as usize * PAGE + from % PAGE;
     for j in 0..n {
         let row = (first + j) * (args.latent + args.rope);
-        let to = &mut tile[j * width..][..width];
-        for (from, n, to) in [(row, args.latent, 0), (row + args.latent, args.rope, latent)] {
-            let to = &mut to[to..][..n.next_multiple_of(PAD)];
+        for (from, n, at) in [(row, args.latent, 0), (row + args.latent, args.rope, latent)] {
+            let to = &mut tile[j * width + at..][..n.next_multiple_of(PAD)];
             let whole = n / S::LANES * S::LANES;
             to[whole..].fill(0.0);
             // SAFETY: within the row, which was checked.

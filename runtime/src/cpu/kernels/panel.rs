@@ -3,7 +3,7 @@
 //! A panel is as many rows as two registers have lanes, turned so that each register holds one column. Its columns
 //! are multiplied by one activation each, six rows of activations at a time.
 
-use super::chunk::{CHUNK, Chunk, unpack};
+use super::chunk::CHUNK;
 use super::fields::Fields;
 use super::rows::{BF16, Element, F8, F16, F32, f8_scale};
 use super::simd::{Kernel, Simd};
@@ -124,10 +124,9 @@ unsafe fn fill<S: Simd>(w: &Matrix<'_>, fields: &Fields, row: usize, from: usize
             Format::BF16 => fill_float::<S, BF16>(w, row, from, n, out),
             Format::F8E4M3 => fill_float::<S, F8>(w, row, from, n, out),
             _ => {
-                let mut chunk = Chunk::ZERO;
-                unpack::<S>(w.format, fields, w.data.as_ptr().add(row * w.row_bytes()), from / CHUNK, n / 32, &mut chunk);
                 if let Some(out) = out.first_chunk_mut() {
-                    chunk.weights(n / 32, out);
+                    let row = w.data.as_ptr().add(row * w.row_bytes());
+                    S::dequantise(w.format, fields, row, from / CHUNK, n / 32, out);
                 }
             }
         }

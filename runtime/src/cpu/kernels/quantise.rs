@@ -69,24 +69,8 @@ impl Kernel for Blocks<'_> {
         let blocks = self.x.as_chunks::<32>().0.iter().zip(self.quants.as_chunks_mut::<32>().0);
         let scales = self.scales.iter_mut().zip(self.sums.as_chunks_mut::<2>().0);
         for ((x, quants), (scale, sums)) in blocks.zip(scales) {
-            // Largest of each of eight lanes first, so that the compiler finds a vector.
-            let mut lanes = [0.0f32; 8];
-            for i in 0..32 {
-                lanes[i % 8] = lanes[i % 8].max(x[i].abs());
-            }
-            let amax = lanes.iter().fold(0.0f32, |m, v| m.max(*v));
-            let inverse = if amax > 0.0 { 127.0 / amax } else { 0.0 };
-            for i in 0..32 {
-                quants[i] = (x[i] * inverse).round_ties_even() as i8;
-            }
-            *scale = amax / 127.0;
-            for half in 0..2 {
-                let mut sum = 0i16;
-                for i in 0..16 {
-                    sum += i16::from(quants[half * 16 + i]);
-                }
-                sums[half] = sum;
-            }
+            // SAFETY: the instruction set is there.
+            (*scale, *sums) = unsafe { S::quantise(x, quants) };
         }
     }
 }

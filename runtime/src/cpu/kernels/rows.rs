@@ -47,25 +47,16 @@ impl Kernel for Q8Rows<'_> {
             unsafe {
                 let row = self.w.data.as_ptr().add((self.rows.0 + i) * bytes);
                 let mut acc = [S::splat(0.0); BATCH];
-                let mut minus = [0.0f32; BATCH];
                 for c in 0..blocks.div_ceil(8) {
                     let n = (blocks - c * 8).min(8);
                     unpack::<S>(format, &fields, row, c, n, &mut chunk);
                     for (t, x) in self.x.iter().enumerate() {
-                        let (q, d, sums) = (x.q.add(c * CHUNK), x.d.add(c * 8), x.sums.add(c * 16));
-                        for b in 0..n {
-                            let d = *d.add(b);
-                            let s = [chunk.s[2 * b] * d, chunk.s[2 * b + 1] * d];
-                            acc[t] = S::dot32(acc[t], chunk.q.as_ptr().add(b * 32), q.add(b * 32), s);
-                            if minima {
-                                let sums = [f32::from(*sums.add(2 * b)), f32::from(*sums.add(2 * b + 1))];
-                                minus[t] += d * (chunk.m[2 * b] * sums[0] + chunk.m[2 * b + 1] * sums[1]);
-                            }
-                        }
+                        let x = Q8Ptr { q: x.q.add(c * CHUNK), d: x.d.add(c * 8), sums: x.sums.add(c * 16) };
+                        acc[t] = S::dot_chunk(acc[t], &chunk, minima, n, x);
                     }
                 }
                 for t in 0..self.x.len() {
-                    self.out[t * self.stride + i] = S::sum(acc[t]) - minus[t];
+                    self.out[t * self.stride + i] = S::sum(acc[t]);
                 }
             }
         }
@@ -211,7 +202,6 @@ impl F32Rows<'_> {
         let fields = Fields::new(self.w);
         let bytes = self.w.row_bytes();
         let blocks = self.w.cols / 32;
-        let mut chunk = Chunk::ZERO;
         let mut weights = [0.0f32; CHUNK];
         for i in 0..self.rows.1 {
             // SAFETY: as above.
@@ -220,8 +210,7 @@ impl F32Rows<'_> {
                 let mut acc = [[S::splat(0.0); 2]; BATCH];
                 for c in 0..blocks.div_ceil(8) {
                     let n = (blocks - c * 8).min(8);
-                    unpack::<S>(self.w.format, &fields, row, c, n, &mut chunk);
-                    chunk.weights(n, &mut weights);
+                    S::dequantise(self.w.format, &fields, row, c, n, &mut weights);
                     for (t, x) in self.x.iter().enumerate() {
                         let x = x.add(c * CHUNK);
                         for k in (0..n * 32).step_by(2 * S::LANES) {

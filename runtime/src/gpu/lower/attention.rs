@@ -22,6 +22,9 @@ const EXPANDED_BYTES: u64 = 32 << 20;
 /// Most positions expanded at a time.
 const EXPANDED_POSITIONS: u64 = 1024;
 
+/// Queries of one head that a workgroup of the expanded form has.
+const QUERIES: u32 = 64;
+
 /// (positions from, to, splits) for steps of up to `tokens` tokens with `groups` head groups.
 fn splits(groups: u32, tokens: u32) -> Vec<(u32, u32, u32)> {
     let most = WORKGROUPS.div_ceil((groups * tokens).max(1)).min(MAX_SPLITS);
@@ -143,7 +146,7 @@ impl Lowering<'_> {
                     ("out", self.act(out)),
                 ];
                 let variant = Variant::new("attend_expanded").set("DV_TILES", shape::attend_expanded(dv));
-                let grid = [rows.per(32), Dim::Fixed(heads), Dim::Fixed(1)];
+                let grid = [rows.per(QUERIES), Dim::Fixed(heads), Dim::Fixed(1)];
                 self.emit(Emit::new(variant, &p, bind, grid).when(case))?;
             }
         }

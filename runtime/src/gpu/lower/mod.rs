@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn tiles_are_enough_for_the_worst_routing() {
         // Every expert but one leaves a tile that holds one pair, the last takes the rest.
-        for (n, top_k, tile, experts) in [(512, 6, 32, 64), (9, 2, 32, 4), (100, 8, 32, 512)] {
+        for (n, top_k, tile, experts) in [(512u32, 6, 32, 64), (9, 2, 32, 4), (100, 8, 32, 512)] {
             let pairs = n * top_k;
             let lonely = (experts - 1).min(pairs - 1);
             let worst = lonely + (pairs - lonely).div_ceil(tile);

@@ -1,6 +1,10 @@
 //! AVX-512 F, BW, DQ, VL and VNNI.
 
+use super::super::chunk::CHUNK;
+use super::super::fields::Fields;
+use super::super::vnni::dequantise;
 use super::{Kernel, Simd};
+use pleiad_models::Format;
 use std::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -126,7 +130,34 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn prefetch(p: *const u8) {
-        unsafe { _mm_prefetch(p.cast(), _MM_HINT_T0) }
+    unsafe fn dequantise(format: Format, fields: &Fields, row: *const u8, chunk: usize, blocks: usize, out: &mut [f32; CHUNK]) {
+        unsafe { dequantise(format, fields, row, chunk, blocks, out) }
+    }
+
+    #[inline(always)]
+    unsafe fn quantise(x: &[f32; 32], quants: &mut [i8; 32]) -> (f32, [i16; 2]) {
+        unsafe {
+            let v = [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))];
+            // The second operand is what a comparison with NaN gives.
+            let most = _mm512_max_ps(_mm512_abs_ps(v[0]), _mm512_setzero_ps());
+            let most = _mm512_max_ps(_mm512_abs_ps(v[1]), most);
+            let m = _mm256_max_ps(_mm512_castps512_ps256(most), _mm512_extractf32x8_ps(most, 1));
+            let m = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+            let m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+            let amax = _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+            let inverse = _mm512_set1_ps(if amax > 0.0 { 127.0 / amax } else { 0.0 });
+            let mut sums = [0i16; 2];
+            for i in 0..2 {
+                let v = _mm512_mul_ps(v[i], inverse);
+                let number = _mm512_cmp_ps_mask(v, v, _CMP_ORD_Q);
+                let v = _mm512_max_ps(_mm512_min_ps(v, _mm512_set1_ps(127.0)), _mm512_set1_ps(-128.0));
+                let q = _mm512_cvtepi32_epi8(_mm512_maskz_cvtps_epi32(number, v));
+                _mm_storeu_si128(quants.as_mut_ptr().add(16 * i).cast(), q);
+                // Sums of eight bytes, made unsigned.
+                let sum = _mm_sad_epu8(_mm_xor_si128(q, _mm_set1_epi8(i8::MIN)), _mm_setzero_si128());
+                sums[i] = (_mm_cvtsi128_si32(_mm_add_epi64(sum, _mm_unpackhi_epi64(sum, sum))) - 16 * 128) as i16;
+            }
+            (amax / 127.0, sums)
+        }
     }
 }

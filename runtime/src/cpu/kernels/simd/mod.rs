@@ -12,7 +12,11 @@ pub(super) mod avx512;
 mod neon;
 mod scalar;
 
+use super::chunk::{CHUNK, Chunk, unpack};
+use super::fields::Fields;
 use super::isa::Isa;
+use super::rows::Q8Ptr;
+use pleiad_models::Format;
 
 /// Registers of one instruction set.
 ///
@@ -59,9 +63,50 @@ pub(crate) trait Simd: Copy + 'static {
             }
         }
     }
-    /// Hints that the byte at `p` will be read; any address will do.
+    /// `acc` plus, spread over its lanes, the product of `n` blocks of a chunk with as many blocks of 8-bit activations:
+    /// quants, scales, sums of half blocks.
     #[inline(always)]
-    unsafe fn prefetch(_p: *const u8) {}
+    unsafe fn dot_chunk(mut acc: Self::F, w: &Chunk, minima: bool, n: usize, x: Q8Ptr) -> Self::F {
+        let mut minus = 0.0;
+        for b in 0..n {
+            // SAFETY: the caller's: the activations have the blocks.
+            unsafe {
+                let d = *x.d.add(b);
+                let s = [w.s[2 * b] * d, w.s[2 * b + 1] * d];
+                acc = Self::dot32(acc, w.q.as_ptr().add(b * 32), x.q.add(b * 32), s);
+                if minima {
+                    let sums = [f32::from(*x.sums.add(2 * b)), f32::from(*x.sums.add(2 * b + 1))];
+                    minus += d * (w.m[2 * b] * sums[0] + w.m[2 * b + 1] * sums[1]);
+                }
+            }
+        }
+        if minima {
+            // SAFETY: the caller's.
+            acc = unsafe { Self::add(acc, Self::splat(-minus / Self::LANES as f32)) };
+        }
+        acc
+    }
+    /// Blocks `8 * chunk..8 * chunk + blocks` of a row of a quantised matrix as f32.
+    #[inline(always)]
+    unsafe fn dequantise(format: Format, fields: &Fields, row: *const u8, chunk: usize, blocks: usize, out: &mut [f32; CHUNK]) {
+        let mut unpacked = Chunk::ZERO;
+        // SAFETY: the caller's.
+        unsafe {
+            unpack::<Self>(format, fields, row, chunk, blocks, &mut unpacked);
+            unpacked.weights(blocks, out);
+        }
+    }
+    /// Quantises a block of 32 as [`crate::q8`] says; returns its scale and the sums of its halves.
+    #[inline(always)]
+    unsafe fn quantise(x: &[f32; 32], quants: &mut [i8; 32]) -> (f32, [i16; 2]) {
+        let amax = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        let inverse = if amax > 0.0 { 127.0 / amax } else { 0.0 };
+        for (q, x) in quants.iter_mut().zip(x) {
+            *q = (x * inverse).round_ties_even() as i8;
+        }
+        let sum = |half: &[i8]| half.iter().map(|&q| i16::from(q)).sum();
+        (amax / 127.0, [sum(&quants[..16]), sum(&quants[16..])])
+    }
 }
 
 /// Something to be run with the registers of an instruction set.

@@ -98,10 +98,13 @@ unsafe fn by_group<Q: Quant, const R: usize, const T: usize>(job: Q8Rows<'_>) {
             if Q::SMALL && !blocks.is_multiple_of(8) {
                 rest::<Q, R, T>(&fields, &rows, &x, blocks / 8, blocks % 8, &mut acc);
             }
-            for r in 0..R.min(job.rows.1 - i) {
-                for t in 0..T {
-                    job.out[t * job.stride + i + r] = _mm512_reduce_add_ps(acc[r][t]);
+            for t in 0..T {
+                let mut v = [_mm512_setzero_ps(); 4];
+                for r in 0..R {
+                    v[r] = acc[r][t];
                 }
+                let n = R.min(job.rows.1 - i);
+                job.out[t * job.stride + i..][..n].copy_from_slice(&sums(v)[..n]);
             }
             i += R;
         }
@@ -136,22 +139,41 @@ unsafe fn factors<Q: Quant>(dx: __m256, sums: __m256i) -> (__m512, __m512) {
     }
 }
 
-/// `-ZERO * sum(x)` of each half block of pair `pair`, in the first lane of its four: where dot products begin.
+/// `-ZERO * sum(x)` over the four bytes of each lane: where dot products begin, so that what is added to the weights
+/// to make them unsigned is gone before anything is rounded.
 ///
 /// # Safety
 /// The instruction set is there.
 #[inline(always)]
-unsafe fn begin<Q: Quant>(sums: __m256i, pair: usize) -> __m512i {
+unsafe fn begin<Q: Quant>(x: __m512i) -> __m512i {
     // SAFETY: as above.
     unsafe {
+        let zero = _mm512_setzero_si512();
         if Q::ZERO == 0 {
-            return _mm512_setzero_si512();
+            return zero;
         }
-        // Word 8j of the result is sum 4 * pair + j.
-        let place = _mm512_setr_epi64(0, 0, 1, 0, 2, 0, 3, 0);
-        let place = _mm512_add_epi16(place, _mm512_set1_epi16(4 * pair as i16));
-        let sums = _mm512_maskz_permutexvar_epi16(0x0101_0101, place, _mm512_castsi256_si512(sums));
-        _mm512_madd_epi16(sums, _mm512_set1_epi16(-Q::ZERO as i16))
+        _mm512_sub_epi32(zero, _mm512_dpbusd_epi32(zero, _mm512_set1_epi8(Q::ZERO as u8 as i8), x))
+    }
+}
+
+/// The sums of the lanes of four registers.
+///
+/// # Safety
+/// The instruction set is there.
+#[inline(always)]
+unsafe fn sums(v: [__m512; 4]) -> [f32; 4] {
+    // SAFETY: as above.
+    unsafe {
+        let ab = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+        let cd = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+        let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+        let low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+        let sum = _mm512_add_ps(low, _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+        let sum = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
+        let sum = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
+        let mut out = [0.0; 4];
+        _mm_storeu_ps(out.as_mut_ptr(), sum);
+        out
     }
 }
 
@@ -211,7 +233,7 @@ unsafe fn whole<Q: Quant, const R: usize, const T: usize>(
             let sums = _mm256_loadu_si256(x[t].sums.add(c * 16).cast());
             factor[t] = factors::<Q>(_mm256_loadu_ps(x[t].d.add(c * 8)), sums);
             for pair in 0..4 {
-                start[t][pair] = begin::<Q>(sums, pair);
+                start[t][pair] = begin::<Q>(_mm512_loadu_si512(x[t].q.add(c * 256 + pair * 64).cast()));
             }
         }
         for r in 0..R {
@@ -265,10 +287,66 @@ unsafe fn rest<Q: Quant, const R: usize, const T: usize>(
                         let x = _mm512_zextsi256_si512(_mm256_loadu_si256(x.cast()));
                         (Q::last(fields, rows[r], c * 8 + 2 * pair), x)
                     };
-                    let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(begin::<Q>(sums, pair), w, xs));
+                    let dot = _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(begin::<Q>(xs), w, xs));
                     sum = _mm512_fmadd_ps(dot, spread::<Q>(product, pair), sum);
                 }
                 acc[r][t] = _mm512_add_ps(acc[r][t], sum);
+            }
+        }
+    }
+}
+
+/// Blocks `8 * chunk..8 * chunk + blocks` of 32 of a row as f32.
+///
+/// # Safety
+/// The instruction set is there; the row has the blocks and is of the format that the fields are of.
+#[inline(always)]
+pub(super) unsafe fn dequantise(
+    format: Format,
+    fields: &Fields,
+    row: *const u8,
+    chunk: usize,
+    blocks: usize,
+    out: &mut [f32; 256],
+) {
+    // SAFETY: as above.
+    unsafe { with_format!(format, Q => weights::<Q>(fields, row, chunk, blocks, out)) }
+}
+
+/// # Safety
+/// As for [`dequantise`]; the format is `Q`'s.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn weights<Q: Quant>(fields: &Fields, row: *const u8, chunk: usize, blocks: usize, out: &mut [f32; 256]) {
+    // SAFETY: as above.
+    unsafe {
+        let (s, m) = Q::scales(fields, row, chunk, blocks);
+        for pair in 0..4 {
+            let v = if !Q::SMALL || pair * 2 + 1 < blocks {
+                Q::quants(fields, row, chunk, pair)
+            } else if pair * 2 < blocks {
+                Q::last(fields, row, chunk * 8 + pair * 2)
+            } else {
+                return;
+            };
+            let v = _mm512_sub_epi8(v, _mm512_set1_epi8(Q::ZERO as u8 as i8));
+            let quarters = [
+                _mm512_castsi512_si128(v),
+                _mm512_extracti32x4_epi32(v, 1),
+                _mm512_extracti32x4_epi32(v, 2),
+                _mm512_extracti32x4_epi32(v, 3),
+            ];
+            for (half, q) in quarters.into_iter().enumerate() {
+                let lane = if Q::HALVES { pair * 4 + half } else { pair * 2 + half / 2 };
+                let scale = _mm512_permutexvar_ps(_mm512_set1_epi32(lane as i32), s);
+                let q = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
+                let w = if !Q::MINIMA {
+                    _mm512_mul_ps(q, scale)
+                } else if Q::HALVES {
+                    _mm512_fmsub_ps(q, scale, _mm512_permutexvar_ps(_mm512_set1_epi32(lane as i32), m))
+                } else {
+                    _mm512_fmsub_ps(q, scale, _mm512_permutexvar_ps(_mm512_set1_epi32(lane as i32 + 8), s))
+                };
+                _mm512_storeu_ps(out.as_mut_ptr().add(pair * 64 + half * 16), w);
             }
         }
     }
