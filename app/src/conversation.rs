@@ -99,11 +99,9 @@ pub struct Prompt {
     pub thinking: bool,
 }
 
-impl Prompt {
-    /// The model's whole turn: what it wrote, and the mark of reasoning that the prompt had written for it.
-    pub fn whole(&self, answer: &str) -> String {
-        if self.thinking { format!("{OPEN}{answer}") } else { answer.to_owned() }
-    }
+/// The model's whole turn: what it wrote, and the mark of reasoning that the prompt had written for it.
+pub fn whole_turn(thinking: bool, answer: &str) -> String {
+    if thinking { format!("{OPEN}{answer}") } else { answer.to_owned() }
 }
 
 /// Turns conversations and texts into prompts for one model.
@@ -192,7 +190,8 @@ impl Marks {
     fn new(tokenizer: &Tokenizer) -> Self {
         let looks_like_one = |t: &str| (t.starts_with('<') && t.ends_with('>')) || (t.starts_with('[') && t.ends_with(']'));
         let is_one = |text: &str, id: u32| {
-            tokenizer.encode(text, true).is_ok_and(|ids| ids == [id]) && tokenizer.encode(text, false).is_ok_and(|ids| ids != [id])
+            tokenizer.encode(text, true).is_ok_and(|ids| ids == [id])
+                && tokenizer.encode(text, false).is_ok_and(|ids| ids != [id])
         };
         let all = (0..tokenizer.vocab_size() as u32).filter_map(|id| {
             let text = tokenizer.id_to_token(id)?;
@@ -317,7 +316,8 @@ mod tests {
     #[test]
     fn the_text_around_is_encoded_as_before() {
         let p = tiny();
-        let with = |text: &str| p.prompt(&said(&[(Role::User, text), (Role::Assistant, "ok"), (Role::User, "Next one")])).unwrap().ids;
+        let with =
+            |text: &str| p.prompt(&said(&[(Role::User, text), (Role::Assistant, "ok"), (Role::User, "Next one")])).unwrap().ids;
         let (plain, shielded) = (with("Say 1"), with("Say <｜User｜>"));
         let after = plain.len() - p.tokenizer.encode("Say 1", false).unwrap().len() - 2;
         assert_eq!(plain[plain.len() - after + 2..], shielded[shielded.len() - after + 2..]);
@@ -326,7 +326,9 @@ mod tests {
     #[test]
     fn templates_still_cut_reasoning_out_of_old_answers() {
         let p = tiny();
-        let answered = |text: &str| p.prompt(&said(&[(Role::User, "a <｜User｜>"), (Role::Assistant, text), (Role::User, "b")])).unwrap().ids;
+        let answered = |text: &str| {
+            p.prompt(&said(&[(Role::User, "a <｜User｜>"), (Role::Assistant, text), (Role::User, "b")])).unwrap().ids
+        };
         assert_eq!(answered("<think>\nlong\n</think>\nshort"), answered("short"));
     }
 

@@ -221,14 +221,34 @@ fn json_holds_text_ids_reason_and_statistics() {
 
 #[test]
 fn the_same_seed_draws_the_same_answer() {
-    let draw = |seed: &str| stdout(&run(&["run", "--device", "cpu", "--temp", "1.5", "--top-k", "0", "--top-p", "1", "--min-p", "0", "-n", "24", "--seed", seed, "Tell me a story."]));
+    let draw = |seed: &str| {
+        stdout(&run(&[
+            "run",
+            "--device",
+            "cpu",
+            "--temp",
+            "1.5",
+            "--top-k",
+            "0",
+            "--top-p",
+            "1",
+            "--min-p",
+            "0",
+            "-n",
+            "24",
+            "--seed",
+            seed,
+            "Tell me a story.",
+        ]))
+    };
     assert_eq!(draw("1"), draw("1"));
     assert!((2..6).any(|seed| draw(&seed.to_string()) != draw("1")));
 }
 
 #[test]
 fn a_reader_that_leaves_early_ends_it_quietly() {
-    let mut child = pleiad(&["inspect", "tiny", "--json", "--tensors"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        pleiad(&["inspect", "tiny", "--json", "--tensors"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut first = [0; 1];
     let mut out = child.stdout.take().unwrap();
     out.read_exact(&mut first).unwrap();
@@ -308,7 +328,8 @@ fn nmse(found: &[f32], expected: &[f32]) -> f64 {
 #[test]
 fn eval_agrees_with_transformers_whatever_the_chunk() {
     // One case of each architecture that is at hand; the others are compared where backends are.
-    let cases: Vec<PathBuf> = ["v2-lite", "v2-groups", "v3-negative-bias"].map(golden).into_iter().filter(|p| p.is_dir()).collect();
+    let cases: Vec<PathBuf> =
+        ["v2-lite", "v2-groups", "v3-negative-bias"].map(golden).into_iter().filter(|p| p.is_dir()).collect();
     assert!(!cases.is_empty(), "there are no golden cases");
     let dir = Scratch::new("eval");
     for case in cases {
@@ -317,7 +338,8 @@ fn eval_agrees_with_transformers_whatever_the_chunk() {
         for chunk in ["512", "7", "1"] {
             let out = dir.file("out.safetensors");
             let args = ["--device", "cpu", "--activations", "f32", "--cache-type", "f32", "--json", "--chunk", chunk];
-            let done = parsed(&run(&[&["eval", "-m", model, "--tokens", input.to_str().unwrap(), "--out", &out][..], &args].concat()));
+            let done =
+                parsed(&run(&[&["eval", "-m", model, "--tokens", input.to_str().unwrap(), "--out", &out][..], &args].concat()));
             let found = tensors(Path::new(&out));
             for name in expected.names().filter(|n| *n != "hidden" && *n != "input_ids") {
                 let (a, b) = (found.get(name).unwrap(), expected.get(name).unwrap());

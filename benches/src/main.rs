@@ -87,10 +87,16 @@ impl Contender {
             bail!("{} failed: {}", self.name, String::from_utf8_lossy(&output.stderr).trim());
         }
         let json: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{}: its output", self.name))?;
-        let tests = json.as_array().or_else(|| json["tests"].as_array()).context("no list of tests")?;
-        for test in tests {
-            let speed = test["avg_ts"].as_f64().context("no `avg_ts`")?;
-            if test["n_gen"].as_u64() == Some(0) { self.prefill.push(speed) } else { self.decode.push(speed) }
+        if let Some(tests) = json["tests"].as_array() {
+            for test in tests {
+                let speed = test["tokens_per_second"]["mean"].as_f64().context("no speed")?;
+                if test["kind"] == "prefill" { self.prefill.push(speed) } else { self.decode.push(speed) }
+            }
+        } else {
+            for test in json.as_array().context("no list of tests")? {
+                let speed = test["avg_ts"].as_f64().context("no speed")?;
+                if test["n_gen"] == 0 { self.prefill.push(speed) } else { self.decode.push(speed) }
+            }
         }
         Ok(())
     }

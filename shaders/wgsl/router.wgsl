@@ -1,6 +1,7 @@
 // Chooses the experts of one token: scores, groups, the top_k best, weights; ids ascend. Ties go to the lower id. One
 // workgroup a token, up to 512 experts.
 #import shared/step.wgsl ACCESS=read
+#import shared/math.wgsl
 
 struct Router {
     experts: u32,
@@ -80,8 +81,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         s1 = logits[start + e1];
     }
     if (params.sigmoid != 0u) {
-        s0 = 1.0 / (1.0 + exp(min(-s0, 80.0)));
-        s1 = 1.0 / (1.0 + exp(min(-s1, 80.0)));
+        s0 = sigmoid(s0);
+        s1 = sigmoid(s1);
     } else {
         let best = max_all(lid, max(s0, s1));
         s0 = select(0.0, exp(s0 - best), e0 < params.experts);

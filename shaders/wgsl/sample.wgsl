@@ -16,6 +16,12 @@
 //     masses of kept ids <= i sum to more than T.
 //
 // Sums of up to 2^18 masses of 24 bits are kept as (hi, lo): hi * 4096 + lo.
+//
+// Reading all logits again and again would take long for one workgroup, so the first reading also finds the maxima of
+// 1024 chunks (every 256th logit of a quarter of the ids). The top_k-th largest of them is no larger than the top_k-th
+// largest logit; without top_k, what is 17.4 * max(temperature, 1) below M has no mass. Only chunks with a maximum at that
+// bound or above are read again; what they have at the bound or above goes into a list, and the steps from 3 on work on
+// the list, or on all logits where it overflows. What they find is the same.
 #import shared/step.wgsl ACCESS=read_write
 
 struct Sample {
@@ -34,22 +40,43 @@ struct Sample {
 const WG: u32 = 256u;
 const LOWEST: f32 = -3e38;
 const ONE: f32 = 16777216.0;
-// Bins of a count of keys: digits of 11, 11 and 10 bits.
-const BINS: u32 = 2048u;
+const CHUNKS: u32 = 4u * WG;
+const LIST: u32 = 1024u;
 
-var<workgroup> bins: array<atomic<u32>, BINS>;
+// Counts of keys by digit; or masses: (hi, lo) by digit.
+var<workgroup> bins: array<atomic<u32>, 2u * WG>;
 var<workgroup> masses: array<vec2<u32>, WG>;
 var<workgroup> values: array<f32, WG>;
 var<workgroup> indices: array<u32, WG>;
+// Of each chunk: chunk 256 j + t has the ids j * span + t + 256 m.
+var<workgroup> maxima: array<f32, CHUNKS>;
+var<workgroup> list: array<u32, LIST>;
+var<workgroup> list_length: atomic<u32>;
 // stopped; sampling; top_k, 0 for off; round(top_p * 2^24), 2^24 for off.
 var<workgroup> modes: vec4<u32>;
-// Digits found so far, what is still to be counted.
+// Digits found so far, what is still to be counted; or the length of the list.
 var<workgroup> found: vec3<u32>;
 var<workgroup> picked: u32;
+
+// What the steps work on: `items` ids, those of the list or all.
+var<private> items: u32;
+var<private> listed: bool;
+
+fn item(i: u32) -> u32 {
+    if (listed) {
+        return list[min(i, LIST - 1u)];
+    }
+    return i;
+}
 
 fn key(l: f32) -> u32 {
     let bits = select(bitcast<u32>(l), 0u, l == 0.0);
     return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
+}
+
+// The logit that has a key.
+fn logit_of(key: u32) -> f32 {
+    return bitcast<f32>(select(~key, key & 0x7fffffffu, (key & 0x80000000u) != 0u));
 }
 
 fn mass(scaled: f32) -> u32 {
@@ -87,9 +114,8 @@ fn pcg(seed: u32) -> u32 {
 }
 
 fn clear_bins(lid: u32) {
-    for (var i = lid; i < BINS; i += WG) {
-        atomicStore(&bins[i], 0u);
-    }
+    atomicStore(&bins[lid], 0u);
+    atomicStore(&bins[lid + WG], 0u);
     workgroupBarrier();
 }
 
@@ -108,47 +134,43 @@ fn sum_masses(lid: u32, mine: vec2<u32>) -> vec2<u32> {
     return all;
 }
 
-// The count-th largest key: digit by digit from the top, counting the keys that have the digits found so far.
-fn key_of_rank(lid: u32, count: u32) -> u32 {
+// The count-th largest key of the chunks' maxima or of the items: digit by digit from the top, counting the keys that
+// have the digits found so far.
+fn key_of_rank(lid: u32, count: u32, of_maxima: bool) -> u32 {
+    let n = select(items, CHUNKS, of_maxima);
     var prefix = 0u;
     var left = count;
-    for (var round_ = 0u; round_ < 3u; round_++) {
-        let shift = select(21u - 11u * round_, 0u, round_ == 2u);
-        let mask = select(2047u, 1023u, round_ == 2u);
+    for (var digit = 0u; digit < 4u; digit++) {
+        let shift = 24u - 8u * digit;
         clear_bins(lid);
-        for (var base = lid; base < params.vocab; base += 4u * WG) {
+        for (var base = lid; base < n; base += 4u * WG) {
+#for u in 0..4
+            let i#{u} = min(base + #{u}u * WG, n - 1u);
+            var l#{u} = 0.0;
+            if (of_maxima) {
+                l#{u} = maxima[min(i#{u}, CHUNKS - 1u)];
+            } else {
+                l#{u} = logits[item(i#{u})];
+            }
+#endfor
 #for u in 0..4
             {
-                let i = base + #{u}u * WG;
-                let k = key(logits[min(i, params.vocab - 1u)]);
-                let same = select((k ^ prefix) >> select(21u, 10u, round_ == 2u), 0u, round_ == 0u) == 0u;
-                if (i < params.vocab && same) {
-                    atomicAdd(&bins[(k >> shift) & mask], 1u);
+                let k = key(l#{u});
+                let same = digit == 0u || ((k ^ prefix) >> min(shift + 8u, 31u)) == 0u;
+                if (base + #{u}u * WG < n && same) {
+                    atomicAdd(&bins[(k >> shift) & 255u], 1u);
                 }
             }
 #endfor
         }
         workgroupBarrier();
-        // Each thread has eight bins.
-        var mine = 0u;
-        for (var i = 0u; i < 8u; i++) {
-            mine += atomicLoad(&bins[lid * 8u + i]);
-        }
-        indices[lid] = mine;
-        workgroupBarrier();
+        let mine = atomicLoad(&bins[lid]);
         var above = 0u;
         for (var i = lid + 1u; i < WG; i++) {
-            above += indices[i];
+            above += atomicLoad(&bins[i]);
         }
         if (above < left && left <= above + mine) {
-            var bin = lid * 8u + 7u;
-            var here = atomicLoad(&bins[bin]);
-            while (above + here < left) {
-                above += here;
-                bin--;
-                here = atomicLoad(&bins[bin]);
-            }
-            found = vec3<u32>(prefix | (bin << shift), left - above, 0u);
+            found = vec3<u32>(prefix | (lid << shift), left - above, 0u);
         }
         let next = workgroupUniformLoad(&found);
         prefix = next.x;
@@ -157,22 +179,23 @@ fn key_of_rank(lid: u32, count: u32) -> u32 {
     return prefix;
 }
 
-// The largest key for which the masses of keys >= it, among those >= cut, sum to `need` or more.
+// The largest key for which the masses of the items' keys >= it, among those >= cut, sum to `need` or more.
 fn key_of_mass(lid: u32, best: f32, cut: u32, need: vec2<u32>) -> u32 {
     var prefix = 0u;
     var left = need;
-    for (var round_ = 0u; round_ < 4u; round_++) {
-        let shift = 24u - 8u * round_;
+    for (var digit = 0u; digit < 4u; digit++) {
+        let shift = 24u - 8u * digit;
         clear_bins(lid);
-        for (var base = lid; base < params.vocab; base += 4u * WG) {
+        for (var base = lid; base < items; base += 4u * WG) {
+#for u in 0..4
+            let l#{u} = logits[item(min(base + #{u}u * WG, items - 1u))];
+#endfor
 #for u in 0..4
             {
-                let i = base + #{u}u * WG;
-                let l = logits[min(i, params.vocab - 1u)];
-                let k = key(l);
-                let same = round_ == 0u || ((k ^ prefix) >> min(shift + 8u, 31u)) == 0u;
-                let m = mass(l - best);
-                if (i < params.vocab && k >= cut && same && m > 0u) {
+                let k = key(l#{u});
+                let same = digit == 0u || ((k ^ prefix) >> min(shift + 8u, 31u)) == 0u;
+                let m = mass(l#{u} - best);
+                if (base + #{u}u * WG < items && k >= cut && same && m > 0u) {
                     let bin = 2u * ((k >> shift) & 255u);
                     atomicAdd(&bins[bin], m >> 12u);
                     atomicAdd(&bins[bin + 1u], m & 4095u);
@@ -199,6 +222,60 @@ fn key_of_mass(lid: u32, best: f32, cut: u32, need: vec2<u32>) -> u32 {
         left = next.yz;
     }
     return prefix;
+}
+
+// Lists the ids whose logits reach `bound`, ascending, if there is room; sets `items` and `listed`.
+fn make_list(lid: u32, span: u32, bound: f32) {
+    if (lid == 0u) {
+        atomicStore(&list_length, 0u);
+    }
+    workgroupBarrier();
+    for (var chunk = lid; chunk < CHUNKS; chunk += WG) {
+        if (maxima[chunk] >= bound) {
+            let first = (chunk / WG) * span + lid;
+            let end = min((chunk / WG + 1u) * span, params.vocab);
+            for (var base = first; base < end; base += 4u * WG) {
+#for u in 0..4
+                let l#{u} = logits[min(base + #{u}u * WG, params.vocab - 1u)];
+#endfor
+#for u in 0..4
+                if (base + #{u}u * WG < end && l#{u} >= bound) {
+                    let at = atomicAdd(&list_length, 1u);
+                    if (at < LIST) {
+                        list[at] = base + #{u}u * WG;
+                    }
+                }
+#endfor
+            }
+        }
+    }
+    workgroupBarrier();
+    if (lid == 0u) {
+        found = vec3<u32>(atomicLoad(&list_length), 0u, 0u);
+    }
+    let n = workgroupUniformLoad(&found).x;
+    listed = n <= LIST;
+    items = select(params.vocab, n, listed);
+    if (n <= LIST) {
+        // In the order of ids: each goes to the place that is the number of smaller ones.
+#for u in 0..4
+        let id#{u} = list[lid + #{u}u * WG];
+        var place#{u} = 0u;
+#endfor
+        for (var i = 0u; i < n; i++) {
+            let other = list[i];
+#for u in 0..4
+            place#{u} += select(0u, 1u, other < id#{u});
+#endfor
+        }
+        workgroupBarrier();
+#for u in 0..4
+        if (lid + #{u}u * WG < n) {
+            list[place#{u}] = id#{u};
+        }
+#endfor
+        workgroupBarrier();
+    }
 }
 
 // Writes the token and what the next step needs: thread 0.
@@ -265,20 +342,39 @@ fn main(@builtin(local_invocation_index) lid: u32) {
     storageBarrier();
     workgroupBarrier();
     // 2.
-    var best = LOWEST;
-    var first = 0xffffffffu;
-    for (var base = lid; base < params.vocab; base += 4u * WG) {
+    let span = ((params.vocab + CHUNKS - 1u) / CHUNKS) * WG;
 #for u in 0..4
-        let i#{u} = base + #{u}u * WG;
-        let l#{u} = logits[min(i#{u}, params.vocab - 1u)];
+    var best#{u} = LOWEST;
+    var first#{u} = 0xffffffffu;
 #endfor
+    for (var base = lid; base < span; base += 2u * WG) {
+#for v in 0..2
 #for u in 0..4
-        if (i#{u} < params.vocab && (l#{u} > best || first == 0xffffffffu)) {
-            best = l#{u};
-            first = i#{u};
+        let i#{v}_#{u} = #{u}u * span + base + #{v}u * WG;
+        let l#{v}_#{u} = logits[min(i#{v}_#{u}, params.vocab - 1u)];
+#endfor
+#endfor
+#for v in 0..2
+#for u in 0..4
+        if (
+            base + #{v}u * WG < span && i#{v}_#{u} < params.vocab && (l#{v}_#{u} > best#{u} || first#{u} == 0xffffffffu)
+        ) {
+            best#{u} = l#{v}_#{u};
+            first#{u} = i#{v}_#{u};
         }
 #endfor
+#endfor
     }
+    var best = best0;
+    var first = first0;
+    maxima[lid] = best0;
+#for u in 1..4
+    maxima[#{u}u * WG + lid] = best#{u};
+    if (first#{u} != 0xffffffffu && best#{u} > best) {
+        best = best#{u};
+        first = first#{u};
+    }
+#endfor
     values[lid] = best;
     indices[lid] = first;
     workgroupBarrier();
@@ -301,16 +397,24 @@ fn main(@builtin(local_invocation_index) lid: u32) {
             picked = first;
         }
     } else {
+        // No chunk's maximum below the bound, no logit below it, can matter.
+        var bound = best - 17.4 * max(step.temperature, 1.0);
+        if (mode.z > CHUNKS) {
+            bound = LOWEST;
+        } else if (mode.z > 0u) {
+            bound = logit_of(key_of_rank(lid, mode.z, true));
+        }
+        make_list(lid, span, bound);
         // 3.
         var cut = 0u;
         if (mode.z > 0u) {
-            cut = key_of_rank(lid, mode.z);
+            cut = key_of_rank(lid, mode.z, false);
         }
         // 4.
         if (mode.w < 16777216u) {
             var kept = vec2<u32>(0u);
-            for (var i = lid; i < params.vocab; i += WG) {
-                let l = logits[i];
+            for (var i = lid; i < items; i += WG) {
+                let l = logits[item(i)];
                 kept = plus(kept, select(0u, mass(l - best), key(l) >= cut));
             }
             var need = fraction(sum_masses(lid, kept), mode.w);
@@ -324,13 +428,13 @@ fn main(@builtin(local_invocation_index) lid: u32) {
         if (step.min_p > 0.0) {
             floor_ = best + min(log(step.min_p), 0.0);
         }
-        // 6, 7. Each thread has a run of neighbouring ids.
-        let share = (params.vocab + WG - 1u) / WG;
+        // 6, 7. Each thread has a run of neighbouring items.
+        let share = (items + WG - 1u) / WG;
         let from_ = lid * share;
-        let to = min(from_ + share, params.vocab);
+        let to = min(from_ + share, items);
         var run = vec2<u32>(0u);
         for (var i = from_; i < to; i++) {
-            let l = logits[i];
+            let l = logits[item(i)];
             if (key(l) >= cut && l >= floor_) {
                 run = plus(run, mass((l - best) / step.temperature));
             }
@@ -348,11 +452,11 @@ fn main(@builtin(local_invocation_index) lid: u32) {
         before = normal(before);
         if (!less(target_, before) && less(target_, normal(before + run))) {
             for (var i = from_; i < to; i++) {
-                let l = logits[i];
+                let l = logits[item(i)];
                 if (key(l) >= cut && l >= floor_) {
                     before = normal(plus(before, mass((l - best) / step.temperature)));
                     if (less(target_, before)) {
-                        picked = i;
+                        picked = item(i);
                         break;
                     }
                 }

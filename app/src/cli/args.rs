@@ -336,7 +336,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_wrong_usage() {
-        for bad in [["--temp", "-1"], ["--temp", "nan"], ["--top-p", "0"], ["--top-p", "2"], ["--min-p", "-0.1"], ["--repeat-penalty", "0"]] {
+        for bad in [
+            ["--temp", "-1"],
+            ["--temp", "nan"],
+            ["--top-p", "0"],
+            ["--top-p", "2"],
+            ["--min-p", "-0.1"],
+            ["--repeat-penalty", "0"],
+        ] {
             assert!(Only::try_parse_from(["x", bad[0], bad[1]]).is_err(), "{bad:?}");
         }
     }

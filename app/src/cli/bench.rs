@@ -231,6 +231,8 @@ impl Bench<'_> {
                     stats.reused_tokens
                 ),
                 Event::Failed(error) => return Err(error.into()),
+                // Figures of two devices would be mixed.
+                Event::Notice(notice) => bail!("{notice}"),
                 Event::Prompt(_) | Event::Token { .. } => {}
             }
         }

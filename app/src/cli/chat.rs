@@ -20,7 +20,7 @@ use super::{
     run::{self, Printer, TalkArgs},
     term::{Stream, note, size},
 };
-use crate::conversation::{Conversation, Prompter};
+use crate::conversation::{Conversation, Prompter, whole_turn};
 
 const HELP: &str = "\
 /help            this list
@@ -244,7 +244,8 @@ impl Chat<'_> {
             }
         };
         let options = run::options(self.talk, self.opened);
-        let mut printer = Printer::new(&mut self.out, prompt.thinking);
+        let thinking = prompt.thinking;
+        let mut printer = Printer::new(&mut self.out, thinking);
         let mut broken = None;
         let answer = generate::answer(&self.session, prompt.ids, self.sampling.clone(), options, false, &mut |_, text, _| {
             printer.push(text).map_err(|e| {
@@ -274,7 +275,7 @@ impl Chat<'_> {
         if answer.tokens.is_empty() {
             return Ok(false);
         }
-        self.conversation.answer(&prompt.whole(&answer.text));
+        self.conversation.answer(&whole_turn(thinking, &answer.text));
         Ok(true)
     }
 
@@ -287,7 +288,10 @@ impl Chat<'_> {
         let lines = [
             ("model", format!("{}, {} of weights", run::name(self.opened), size(info.weight_bytes))),
             ("device", format!("{} ({})", info.device, info.backend)),
-            ("prompt", format!("{}, {} of them reused, {}", tokens(s.prompt_tokens), s.reused_tokens, seconds(s.prefill_seconds))),
+            (
+                "prompt",
+                format!("{}, {} of them reused, {}", tokens(s.prompt_tokens), s.reused_tokens, seconds(s.prefill_seconds)),
+            ),
             ("answer", format!("{}, {} after the first", tokens(s.generated_tokens), seconds(s.decode_seconds))),
             ("context", format!("{used} of {} used", tokens(info.context))),
             ("decoding", format!("{} dispatches, {} submissions, {} readbacks", d.dispatches, d.submissions, d.readbacks)),

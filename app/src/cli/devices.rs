@@ -124,7 +124,14 @@ fn adapter_line(a: &AdapterDescription, chosen: Option<usize>) -> AdapterLine {
 fn print(out: &mut Stream, all: &Devices) -> Result<()> {
     let c = &all.cpu;
     let mark = |auto: bool| if auto { "  <- auto" } else { "" };
-    out.line(&format!("{:<8} {} with {}, {} threads{}", c.device, c.architecture, c.instruction_set, c.threads, mark(all.auto == "cpu")))?;
+    out.line(&format!(
+        "{:<8} {} with {}, {} threads{}",
+        c.device,
+        c.architecture,
+        c.instruction_set,
+        c.threads,
+        mark(all.auto == "cpu")
+    ))?;
     for a in &all.adapters {
         out.line(&format!("{:<8} {}{}", a.device, a.name, mark(a.auto)))?;
         let software = if a.software && a.kind != "software" { ", software" } else { "" };

@@ -140,21 +140,27 @@ fn ids_from_safetensors(file: &str, bytes: Vec<u8>) -> Result<Vec<u32>> {
 fn ids_from_json(bytes: &[u8]) -> Result<Vec<u32>> {
     let value: serde_json::Value = serde_json::from_slice(bytes).context("neither safetensors nor JSON")?;
     let list = value.as_array().or_else(|| value.get("input_ids")?.as_array()).context("no JSON list of token ids")?;
-    let id = |v: &serde_json::Value| v.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| anyhow!("{v} is no token id"));
+    let id =
+        |v: &serde_json::Value| v.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| anyhow!("{v} is no token id"));
     list.iter().map(id).collect()
 }
 
 fn write(path: &Path, e: &Evaluation, tokens: usize, vocab: usize) -> Result<()> {
     let file = path.display().to_string();
     // Safetensors are little endian, as is every machine that this runs on.
-    let wide: Vec<(usize, Vec<i64>)> = e.routing.iter().map(|(&n, (ids, _))| (n, ids.iter().map(|&id| id.into()).collect())).collect();
+    let wide: Vec<(usize, Vec<i64>)> =
+        e.routing.iter().map(|(&n, (ids, _))| (n, ids.iter().map(|&id| id.into()).collect())).collect();
     let routed = vec![tokens, e.top_k];
-    let mut views = vec![("logits".to_owned(), TensorView::new(OutDtype::F32, vec![tokens, vocab], bytemuck::cast_slice(&e.logits))?)];
+    let mut views =
+        vec![("logits".to_owned(), TensorView::new(OutDtype::F32, vec![tokens, vocab], bytemuck::cast_slice(&e.logits))?)];
     for (n, ids) in &wide {
         views.push((format!("router.{n}.ids"), TensorView::new(OutDtype::I64, routed.clone(), bytemuck::cast_slice(ids))?));
     }
     for (n, (_, weights)) in &e.routing {
-        views.push((format!("router.{n}.weights"), TensorView::new(OutDtype::F32, routed.clone(), bytemuck::cast_slice(weights))?));
+        views.push((
+            format!("router.{n}.weights"),
+            TensorView::new(OutDtype::F32, routed.clone(), bytemuck::cast_slice(weights))?,
+        ));
     }
     safetensors::serialize_to_file(views, None, path).with_context(|| file)
 }

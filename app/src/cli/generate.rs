@@ -8,7 +8,7 @@ use pleiad_runtime::{
 
 use super::{
     interrupt,
-    term::{Bar, Unit},
+    term::{Bar, Unit, note},
 };
 use crate::thinking::{CLOSE, OPEN};
 
@@ -67,6 +67,10 @@ pub fn answer(
                     each(None, &rest, stats.prefill_seconds + stats.decode_seconds)?;
                 }
                 return Ok(Answer { text, tokens, reason, stats });
+            }
+            Event::Notice(notice) => {
+                bar.clear();
+                note(&format!("note: {notice}"));
             }
             Event::Failed(error) => return Err(error.into()),
         }

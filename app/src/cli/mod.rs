@@ -152,7 +152,8 @@ fn install_panic_hook() {
         }
         let place = info.location().map_or_else(String::new, |l| format!(" at {}:{}", l.file(), l.line()));
         let what = info.payload_as_str().unwrap_or("no message").replace('\n', " ");
-        let line = format!("error: internal error{place}: {what}; this is a bug in Pleiad: please report this line and the command");
+        let line =
+            format!("error: internal error{place}: {what}; this is a bug in Pleiad: please report this line and the command");
         let _ = term::Stream::stderr().line(&line);
     }));
 }

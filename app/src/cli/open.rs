@@ -70,7 +70,8 @@ pub fn executor(checkpoint: &Checkpoint, args: &DeviceArgs, positions: usize, qu
         threads: args.threads.map(std::num::NonZeroUsize::get),
     };
     let mut bar = Bar::new("Loading", Unit::Bytes, quiet);
-    let mut load_on = |device| pollster::block_on(Executor::load(device, Arc::clone(&model), &options, &mut |d, t| bar.set(d, t)));
+    let mut load_on =
+        |device| pollster::block_on(Executor::load(device, Arc::clone(&model), &options, &mut |d, t| bar.set(d, t)));
     let auto = choice == DeviceChoice::Auto;
     let device = match pollster::block_on(choose_device(choice)) {
         Err(e) if auto => {

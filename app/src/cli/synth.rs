@@ -14,7 +14,7 @@ use clap::{
 use pleiad_models::synth::{Quant, Shape, SynthOptions, size, write};
 use serde_json::json;
 
-use super::term::{Bar, Stream, Unit, self};
+use super::term::{self, Bar, Stream, Unit};
 
 /// Arguments of `pleiad synth`.
 #[derive(Args, Clone, Debug)]
@@ -43,11 +43,13 @@ pub struct SynthArgs {
 }
 
 fn shape_parser() -> impl clap::builder::TypedValueParser<Value = Shape> {
-    PossibleValuesParser::new(Shape::ALL.map(Shape::name)).try_map(|name| Shape::from_name(&name).ok_or_else(|| anyhow!("no shape")))
+    PossibleValuesParser::new(Shape::ALL.map(Shape::name))
+        .try_map(|name| Shape::from_name(&name).ok_or_else(|| anyhow!("no shape")))
 }
 
 fn quant_parser() -> impl clap::builder::TypedValueParser<Value = Quant> {
-    PossibleValuesParser::new(Quant::ALL.map(Quant::name)).try_map(|name| Quant::from_name(&name).ok_or_else(|| anyhow!("no mix")))
+    PossibleValuesParser::new(Quant::ALL.map(Quant::name))
+        .try_map(|name| Quant::from_name(&name).ok_or_else(|| anyhow!("no mix")))
 }
 
 /// Runs `pleiad synth`.
@@ -80,7 +82,13 @@ pub fn run(args: &SynthArgs) -> Result<()> {
             "seed": args.seed,
         }));
     }
-    Ok(out.line(&format!("{}: {} of random weights, {} in {}", file(), term::size(bytes), args.shape.title(), args.quant.name()))?)
+    Ok(out.line(&format!(
+        "{}: {} of random weights, {} in {}",
+        file(),
+        term::size(bytes),
+        args.shape.title(),
+        args.quant.name()
+    ))?)
 }
 
 fn write_file(options: &SynthOptions, path: &std::path::Path, quiet: bool) -> Result<u64> {

@@ -111,7 +111,7 @@ fn golden_gguf() -> Vec<PathBuf> {
 #[test]
 fn golden_gguf_files_open() {
     let files = golden_gguf();
-    assert!(files.len() >= 2, "{files:?}");
+    assert!(!files.is_empty());
     for path in files {
         let c = Checkpoint::open(&path).unwrap_or_else(|e| panic!("{e}"));
         let (a, m) = (&c.config.attention, c.config.moe.as_ref().unwrap());

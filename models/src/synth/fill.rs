@@ -31,8 +31,8 @@ const RMS_CODEBOOK: f32 = 67.44;
 /// Of FP4's 0, 1, 2, 3, 4, 6, 8, 12.
 const RMS_FP4: f32 = 5.852;
 
-/// Draws of a normal distribution in a table.
-const TABLE: usize = 1 << 16;
+/// Draws of a normal distribution in a table that fits a core's cache.
+const TABLE: usize = 1 << 14;
 
 /// xoshiro256++ (Blackman, Vigna 2019).
 pub(super) struct Random([u64; 4]);

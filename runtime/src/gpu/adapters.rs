@@ -42,8 +42,6 @@ pub struct DeviceOptions {
     pub plain: bool,
     /// Keep bounds checks and loop limits in kernels (tests; browsers always do).
     pub checked: bool,
-    /// Bind no more bytes at once than this, so that even small matrices are cut into slabs (tests).
-    pub max_binding: Option<u32>,
 }
 
 /// An adapter, described.

@@ -9,7 +9,10 @@ use std::{
 
 use wgpu::{BufferUsages, ErrorFilter, Limits};
 
-use super::adapters::{AdapterDescription, DeviceOptions, Tier};
+use super::{
+    adapters::{AdapterDescription, DeviceOptions, Tier},
+    pipelines::{Pipeline, Pipelines, Variant},
+};
 use crate::error::{Error, Result};
 
 /// Errors that arrived outside any error scope.
@@ -34,6 +37,10 @@ pub struct GpuDevice {
     /// The limits it was opened with.
     pub limits: Limits,
     faults: Arc<Mutex<Faults>>,
+    /// Kernels compiled so far: models come and go.
+    pipelines: Arc<Mutex<Pipelines>>,
+    /// Most bytes of a weight buffer, where it is less than the device would bind.
+    slab_limit: Option<u64>,
 }
 
 impl fmt::Debug for GpuDevice {
@@ -42,8 +49,8 @@ impl fmt::Debug for GpuDevice {
     }
 }
 
-fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
-    faults.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl GpuDevice {
@@ -70,12 +77,24 @@ impl GpuDevice {
             adapter,
             options,
             faults,
+            pipelines: Arc::default(),
+            slab_limit: None,
         }
     }
 
     /// The adapter's name.
     pub fn name(&self) -> String {
         self.adapter.name.clone()
+    }
+
+    /// The pipeline of that variant, compiled at first use.
+    pub(crate) fn pipeline(&self, variant: &Variant) -> Result<Arc<Pipeline>> {
+        lock(&self.pipelines).get(self, variant)
+    }
+
+    /// Kernels compiled so far.
+    pub fn pipelines(&self) -> usize {
+        lock(&self.pipelines).len()
     }
 
     /// The first error since the device was opened, if any: a device that has failed stays failed.
@@ -90,12 +109,27 @@ impl GpuDevice {
 
     /// Most bytes of a weight buffer: of what can be bound whole, and whole words of any alignment.
     pub(crate) fn max_slab(&self) -> u64 {
-        self.options.max_binding.map_or(u64::MAX, u64::from).min(self.max_binding())
+        self.slab_limit.unwrap_or(u64::MAX).min(self.max_binding())
     }
 
     /// Largest storage buffer that can be bound whole.
     pub fn max_binding(&self) -> u64 {
         self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size) & !255
+    }
+
+    /// The same device, with weights cut into slabs of at most so many bytes (tests of models that exceed a binding).
+    #[must_use]
+    pub fn with_slabs(&self, bytes: u64) -> Self {
+        Self {
+            device: self.device.clone(),
+            queue: self.queue.clone(),
+            adapter: self.adapter.clone(),
+            limits: self.limits.clone(),
+            faults: Arc::clone(&self.faults),
+            pipelines: Arc::clone(&self.pipelines),
+            slab_limit: Some(bytes),
+            ..*self
+        }
     }
 
     /// Closes the device as if the driver had lost it (tests of recovery).
@@ -138,6 +172,18 @@ impl GpuDevice {
         let made = make();
         // Scopes close in reverse order; the futures do not hold them.
         (made, scopes.into_iter().rev().map(wgpu::ErrorScopeGuard::pop).collect())
+    }
+
+    /// What a readback that failed means: the loss of the device, or whatever error it met first.
+    pub(crate) fn failed(&self, what: &str) -> Error {
+        // Loss is announced by the next poll.
+        let _ = self.device.poll(wgpu::PollType::Poll);
+        if let Err(error) = self.check() {
+            return error;
+        }
+        let error = Error::DeviceLost(what.to_owned());
+        lock(&self.faults).lost.get_or_insert_with(|| what.to_owned());
+        error
     }
 
     /// A buffer of `size` bytes (rounded up to whole words), or an error that names it.

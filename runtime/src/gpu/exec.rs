@@ -10,7 +10,6 @@ use wgpu::{Buffer, BufferUsages, SubmissionIndex};
 
 use super::{
     device::GpuDevice,
-    pipelines::Pipelines,
     plan::GpuPlan,
     state::{GpuState, RING_WORDS},
 };
@@ -47,7 +46,6 @@ struct Pending {
 pub struct GpuExecutor {
     gpu: Arc<GpuDevice>,
     state: GpuState,
-    pipelines: Pipelines,
     plans: Vec<GpuPlan>,
     pending: VecDeque<Pending>,
     free: Vec<Buffer>,
@@ -87,7 +85,6 @@ impl GpuExecutor {
         Ok(Self {
             gpu,
             state,
-            pipelines: Pipelines::default(),
             plans: Vec::new(),
             pending: VecDeque::new(),
             free,
@@ -111,15 +108,10 @@ impl GpuExecutor {
     ///
     /// Out of memory, a limit of the device, or a kernel that its driver refuses.
     pub fn compile(&mut self, plan: &Plan) -> Result<PlanId> {
-        let plan = GpuPlan::compile(&self.gpu, &self.state, &mut self.pipelines, plan)?;
+        let plan = GpuPlan::compile(&self.gpu, &self.state, plan)?;
         self.stats.bind_groups += plan.bind_groups;
         self.plans.push(plan);
         Ok(PlanId(self.plans.len() - 1))
-    }
-
-    /// Kernels compiled so far.
-    pub fn pipelines(&self) -> usize {
-        self.pipelines.len()
     }
 
     /// Sets what the next steps read. Entries of `pages` beyond the context are ignored.
@@ -376,20 +368,13 @@ async fn read_mapped(
     if mapped.is_empty() {
         gpu.block(submission)?;
     }
-    let failed = |what: &str| Error::Gpu(format!("reading back: {what}"));
     match mapped.recv().await {
         Ok(Ok(())) => {}
-        Ok(Err(e)) => {
-            gpu.check()?;
-            return Err(failed(&e.to_string()));
-        }
-        Err(_) => {
-            gpu.check()?;
-            return Err(failed("the device gave no answer"));
-        }
+        Ok(Err(e)) => return Err(gpu.failed(&format!("reading back: {e}"))),
+        Err(_) => return Err(gpu.failed("reading back: the device gave no answer")),
     }
     let words = {
-        let view = buffer.get_mapped_range(0..size).map_err(|e| failed(&e.to_string()))?;
+        let view = buffer.get_mapped_range(0..size).map_err(|e| gpu.failed(&format!("reading back: {e}")))?;
         let mut words = vec![0u32; view.len() / 4];
         bytemuck::cast_slice_mut(&mut words).copy_from_slice(&view);
         words

@@ -7,7 +7,6 @@ use wgpu::Buffer;
 use super::{
     device::GpuDevice,
     lower::{self, Dispatch, most_rows, row_words},
-    pipelines::Pipelines,
     state::GpuState,
 };
 use crate::{
@@ -76,7 +75,7 @@ pub(crate) struct GpuPlan {
 
 impl GpuPlan {
     /// Makes everything that steps through `plan` need.
-    pub fn compile(gpu: &GpuDevice, state: &GpuState, pipelines: &mut Pipelines, plan: &Plan) -> Result<Self> {
+    pub fn compile(gpu: &GpuDevice, state: &GpuState, plan: &Plan) -> Result<Self> {
         if plan.max_tokens == 0 || plan.max_tokens > super::state::MAX_IDS {
             return Err(Error::Limit {
                 what: "tokens of one step".into(),
@@ -84,7 +83,7 @@ impl GpuPlan {
                 limit: super::state::MAX_IDS as u64,
             });
         }
-        let lowered = lower::lower(gpu, state, pipelines, plan)?;
+        let lowered = lower::lower(gpu, state, plan)?;
         let acts = plan.acts.iter().zip(lowered.acts).enumerate().map(|(i, (decl, buffer))| GpuAct {
             kind: decl.kind,
             width: decl.width,

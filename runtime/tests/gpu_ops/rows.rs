@@ -3,7 +3,7 @@
 use pleiad_models::Format;
 use pleiad_runtime::plan::{Heads, Kind, Op, Rows};
 
-use crate::support::{Rng, Setup, config, places, small_attention, tensor};
+use crate::support::{Rng, Setup, all_places, config, places, small_attention, tensor};
 
 #[test]
 fn embed() {
@@ -32,7 +32,7 @@ fn embed() {
 
 #[test]
 fn norm() {
-    let places = places("norm");
+    let places = all_places("norm");
     let mut rng = Rng::new(2);
     for (width, q8) in [(24, false), (32, true), (130, false), (512, true), (2048, true), (7168, true)] {
         for tokens in [1, 9] {
@@ -53,7 +53,7 @@ fn norm() {
 
 #[test]
 fn norm_of_extremes() {
-    let places = places("norm_of_extremes");
+    let places = all_places("norm_of_extremes");
     for (name, value) in [("large", 1e15f32), ("small", 1e-12), ("zero", 0.0)] {
         let mut s = Setup::new(format!("norm of {name} values"), 2, 2);
         let x: Vec<f32> = (0..1024).map(|i| if i % 2 == 0 { value } else { -value }).collect();
@@ -67,7 +67,7 @@ fn norm_of_extremes() {
 
 #[test]
 fn quantise() {
-    let places = places("quantise");
+    let places = all_places("quantise");
     let mut rng = Rng::new(3);
     for width in [32, 96, 512, 1536] {
         for tokens in [1, 7] {
@@ -85,7 +85,7 @@ fn quantise() {
 
 #[test]
 fn rope() {
-    let places = places("rope");
+    let places = all_places("rope");
     let mut rng = Rng::new(4);
     for (heads, dr, offset, stride) in [(1, 4, 0, 4), (3, 16, 8, 24), (16, 64, 128, 192), (5, 6, 3, 11)] {
         for interleaved in [true, false] {
@@ -108,7 +108,7 @@ fn rope() {
 
 #[test]
 fn combine() {
-    let places = places("combine");
+    let places = all_places("combine");
     let mut rng = Rng::new(5);
     for (width, top_k) in [(24, 1), (300, 6), (512, 8)] {
         for tokens in [1, 10] {
@@ -128,7 +128,7 @@ fn combine() {
 
 #[test]
 fn last_row() {
-    let places = places("last_row");
+    let places = all_places("last_row");
     let mut rng = Rng::new(6);
     for tokens in [1, 3, 12] {
         // A plan for more tokens than the step has: the last row is the step's, not the buffer's.

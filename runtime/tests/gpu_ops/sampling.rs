@@ -8,7 +8,7 @@ use pleiad_runtime::{
     step::StepState,
 };
 
-use crate::support::{Rng, Setup, bits, places};
+use crate::support::{Rng, Setup, all_places, bits};
 
 /// A setup that samples from `logits`.
 fn setup(name: String, logits: &[f32], params: &SamplingParams, end: &[u32]) -> Setup {
@@ -22,7 +22,7 @@ fn setup(name: String, logits: &[f32], params: &SamplingParams, end: &[u32]) -> 
 
 fn check(s: &Setup, test: &str) {
     let (_, expected) = s.expected();
-    for place in places(test) {
+    for place in all_places(test) {
         let (_, actual) = s.actual(&place.device);
         let case = format!("{} on {}", s.name, place.name);
         assert_eq!(expected.token, actual.token, "{case}");
@@ -111,7 +111,7 @@ fn a_step_prepares_the_next_and_an_end_token_stops() {
     let peak = |id: usize| -> Vec<f32> { (0..vocab).map(|i| if i == id { 9.0 } else { 0.0 }).collect() };
     let mut s = setup("steps".into(), &peak(3), &params, &[7, 11]);
     s.step.pos = 20;
-    for place in places("a_step_prepares_the_next_and_an_end_token_stops") {
+    for place in all_places("a_step_prepares_the_next_and_an_end_token_stops") {
         pollster::block_on(async {
             let (mut e, plan) = s.prepare(&place.device).await;
             let act = s.inputs[0].0;

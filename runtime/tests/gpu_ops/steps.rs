@@ -183,8 +183,11 @@ fn a_lost_device_is_an_error() {
                 Ok(ticket) => e.wait(ticket).await.map(|_| ()),
                 Err(e) => Err(e),
             };
-            assert!(outcome.is_err(), "{}", adapter.description);
-            assert!(matches!(e.submit(plan, 1, TOKEN), Err(Error::DeviceLost(_) | Error::Gpu(_))));
+            let Err(error) = outcome else { panic!("{}: a step on a lost device", adapter.description) };
+            assert!(matches!(error, Error::DeviceLost(_) | Error::Gpu(_)), "{error}");
+            // It stays lost.
+            let Err(error) = e.submit(plan, 1, TOKEN) else { panic!("{}: another step", adapter.description) };
+            assert!(matches!(error, Error::DeviceLost(_)), "{error}");
         });
     }
 }

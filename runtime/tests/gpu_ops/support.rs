@@ -97,10 +97,16 @@ pub fn tensor(rng: &mut Rng, format: Format, count: usize, rows: usize, cols: us
         data.extend(block);
     }
     let scales = (format == Format::F8E4M3).then(|| {
-        let n = (count * rows).div_ceil(128) * cols.div_ceil(128);
+        let n = count * rows.div_ceil(128) * cols.div_ceil(128);
         Bytes::new((0..n).flat_map(|_| (0.001 + 0.002 * rng.unit().abs()).to_le_bytes()).collect::<Vec<u8>>())
     });
     Tensor { name: format!("{format} {rows}x{cols}"), format, count, rows, cols, data: Bytes::new(data), scales }
+}
+
+/// Matrix `index` of a stack, as a tensor.
+fn part(t: &Tensor, index: usize) -> Tensor {
+    let of = |b: &Bytes| b.slice(index * b.len() / t.count, b.len() / t.count).unwrap();
+    Tensor { count: 1, data: of(&t.data), scales: t.scales.as_ref().map(of), ..t.clone() }
 }
 
 /// A mixture for `config`.
@@ -205,8 +211,15 @@ impl Setup {
         VecId(self.vecs.len() as u32 - 1)
     }
 
+    /// Stacks, or where the format has scales of its own a tensor for each expert.
     pub fn bank(&mut self, gate: Tensor, up: Tensor, down: Tensor) -> BankId {
-        self.banks.push(Experts::Stacked(Mlp { gate, up, down }));
+        let separate = [&gate, &up, &down].iter().any(|t| t.scales.is_some());
+        self.banks.push(if separate {
+            let each = |e: usize| Mlp { gate: part(&gate, e), up: part(&up, e), down: part(&down, e) };
+            Experts::Separate((0..gate.count).map(each).collect())
+        } else {
+            Experts::Stacked(Mlp { gate, up, down })
+        });
         BankId(self.banks.len() as u32 - 1)
     }
 
@@ -377,14 +390,16 @@ pub fn floats(x: &[u32]) -> Vec<f32> {
     x.iter().map(|&x| f32::from_bits(x)).collect()
 }
 
-/// `sum((a - b)^2) / sum(a^2)`; 0 where both are zero, infinite where `b` is not finite.
+/// `sum((a - b)^2) / sum(a^2)`, what is as good as nothing (below 1e-30) taken for zero; 0 where both are zero, infinite where
+/// `b` is not finite.
 pub fn nmse(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len(), "lengths differ");
     if b.iter().any(|x| !x.is_finite()) {
         return f64::INFINITY;
     }
-    let error: f64 = a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
-    let norm = a.iter().map(|&a| f64::from(a).powi(2)).sum::<f64>();
+    let exact = |x: f32| if x.abs() < 1e-30 { 0.0 } else { f64::from(x) };
+    let error: f64 = a.iter().zip(b).map(|(&a, &b)| (exact(a) - exact(b)).powi(2)).sum();
+    let norm = a.iter().map(|&a| exact(a).powi(2)).sum::<f64>();
     if error == 0.0 { 0.0 } else { error / norm }
 }
 
@@ -403,20 +418,16 @@ pub struct Place {
     pub device: Arc<GpuDevice>,
 }
 
-/// Every adapter, with all features and with the least that WebGPU grants. Says so by name if there is none.
+/// Every adapter with all its features, and again with weights in small slabs. Says so by name if there is none.
 pub fn places(test: &str) -> Vec<Place> {
     static ALL: OnceLock<Vec<Place>> = OnceLock::new();
     let all = ALL.get_or_init(|| {
-        let least = DeviceOptions { plain: true, checked: true, ..DeviceOptions::default() };
-        // Small bindings cut even the tests' matrices into slabs.
-        let slabs = DeviceOptions { max_binding: Some(136 << 10), ..DeviceOptions::default() };
-        let ways = [("", DeviceOptions::default()), (", plain and checked", least), (", in slabs", slabs)];
         let mut all = Vec::new();
         for adapter in pollster::block_on(gpu::enumerate()) {
-            for (way, options) in ways {
-                let device = pollster::block_on(adapter.open(options)).unwrap();
-                all.push(Place { name: format!("{}{way}", adapter.description.name), device });
-            }
+            let device = pollster::block_on(adapter.open(DeviceOptions::default())).unwrap();
+            let slabs = Arc::new(device.with_slabs(170 << 10));
+            all.push(Place { name: adapter.description.name.clone(), device });
+            all.push(Place { name: format!("{}, in slabs", adapter.description.name), device: slabs });
         }
         all
     });
@@ -424,4 +435,17 @@ pub fn places(test: &str) -> Vec<Place> {
         println!("SKIPPED {test}: no adapter (Mesa's lavapipe serves)");
     }
     all.clone()
+}
+
+/// [`places`], and every adapter with no more than any WebGPU device has and all checks: other variants of the kernels.
+pub fn all_places(test: &str) -> Vec<Place> {
+    static LEAST: OnceLock<Vec<Place>> = OnceLock::new();
+    let least = LEAST.get_or_init(|| {
+        let open = |adapter: gpu::GpuAdapter| {
+            let device = pollster::block_on(adapter.open(DeviceOptions { plain: true, checked: true })).unwrap();
+            Place { name: format!("{}, plain and checked", adapter.description.name), device }
+        };
+        pollster::block_on(gpu::enumerate()).into_iter().map(open).collect()
+    });
+    places(test).into_iter().chain(least.iter().cloned()).collect()
 }

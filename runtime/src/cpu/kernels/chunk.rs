@@ -42,6 +42,27 @@ pub(crate) const fn has_minima(format: Format) -> bool {
     matches!(format, Format::Q4_1 | Format::Q5_1 | Format::Q2K | Format::Q4K | Format::Q5K)
 }
 
+/// Evaluates `$body` with `$f` the quantised format as a constant, for every format in a branch of its own: what is
+/// inlined into it loses the other formats' code.
+macro_rules! by_format {
+    ($format:expr, $f:ident => $body:expr) => {
+        $crate::cpu::kernels::chunk::by_format!(@ $format, $f, $body, Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2K Q3K Q4K Q5K Q6K IQ4NL IQ4XS MXFP4)
+    };
+    (@ $format:expr, $f:ident, $body:expr, $($name:ident)*) => {
+        match $format {
+            $(pleiad_models::Format::$name => {
+                let $f = pleiad_models::Format::$name;
+                $body
+            })*
+            pleiad_models::Format::F32
+            | pleiad_models::Format::F16
+            | pleiad_models::Format::BF16
+            | pleiad_models::Format::F8E4M3 => unreachable!("float formats have no blocks"),
+        }
+    };
+}
+pub(crate) use by_format;
+
 /// Unpacks blocks `8 * chunk..8 * chunk + blocks` of 32 of a row of a quantised matrix.
 ///
 /// # Safety

@@ -4,7 +4,6 @@
 //! of weights and multiplies them by groups of activations. Tasks are pieces of about equal work of either kind.
 
 use super::panel::{F32Panel, PANEL};
-use super::quantise::Shared;
 use super::rows::{BATCH, F32Rows, Q8Ptr, Q8Rows};
 use super::simd::{Kernel, Simd, exp};
 use super::{Cpu, Isa};
@@ -14,7 +13,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 #[cfg(target_arch = "x86_64")]
-use super::vnni;
+use super::{bytes, quantise::Shared, vnni};
 
 /// Rows of activations.
 #[derive(Clone, Copy)]
@@ -66,6 +65,10 @@ const TURN: usize = 8;
 
 /// Most bytes of packed activations of a prefill task: they stay in the second-level cache.
 const TASK_X_BYTES: usize = 1 << 20;
+
+/// Most rows of activations of a group, with AVX-512 and with less.
+const WIDE: usize = 6;
+const NARROW: usize = 4;
 
 /// Rows of weights that a decoding task computes before it writes them.
 const STRIP: usize = 256;
@@ -178,7 +181,7 @@ struct Piece {
     packed_bytes: usize,
 }
 
-/// n rows of activations in groups of nearly equal size, at most six.
+/// n rows of activations in groups of nearly equal size.
 #[derive(Clone, Copy, Default)]
 struct Groups {
     count: usize,
@@ -187,8 +190,9 @@ struct Groups {
 }
 
 impl Groups {
-    fn new(n: usize) -> Self {
-        let count = n.div_ceil(6).max(1);
+    /// Groups of at most `most` rows.
+    fn new(n: usize, most: usize) -> Self {
+        let count = n.div_ceil(most).max(1);
         Self { count, size: n / count, larger: n % count }
     }
 
@@ -254,18 +258,23 @@ struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// Whether 8-bit activations take the AVX-512 kernels.
-    fn vnni(&self) -> bool {
-        self.cpu.isa() == Isa::Avx512 && matches!(self.x, Input::Q8(_))
+    fn isa(&self) -> Isa {
+        self.cpu.isa()
+    }
+
+    /// Whether panels take packed activations.
+    #[cfg(target_arch = "x86_64")]
+    fn packs(&self) -> bool {
+        self.isa() != Isa::Scalar && matches!(self.x, Input::Q8(_))
     }
 
     /// Rows of a panel, or `None` where there are no panels.
     fn panel_rows(&self) -> Option<usize> {
         match (self.x, self.cpu.isa()) {
             (Input::F32 { .. }, Isa::Neon | Isa::NeonDot) => Some(8),
-            (Input::F32 { .. }, Isa::Avx2 | Isa::Avx2Vnni | Isa::Scalar) => Some(16),
-            (Input::F32 { .. }, Isa::Avx512) | (Input::Q8(_), Isa::Avx512) => Some(32),
-            (Input::Q8(_), _) => None,
+            (Input::F32 { .. }, Isa::Scalar) | (_, Isa::Avx2 | Isa::Avx2Vnni) => Some(16),
+            (_, Isa::Avx512) => Some(32),
+            (Input::Q8(_), Isa::Scalar | Isa::Neon | Isa::NeonDot) => None,
         }
     }
 
@@ -301,7 +310,7 @@ impl<'a> Call<'a> {
                 way: way(job),
                 first_task: tasks,
                 rows: 0,
-                groups: Groups::new(n),
+                groups: Groups::new(n, if self.isa() == Isa::Avx512 { WIDE } else { NARROW }),
                 task_groups: 1,
                 packed: [0; 2],
                 packed_bytes: 0,
@@ -322,7 +331,7 @@ impl<'a> Call<'a> {
                 }
             }
             #[cfg(target_arch = "x86_64")]
-            if piece.way == Way::Panel && self.vnni() {
+            if piece.way == Way::Panel && self.packs() {
                 let blocks = job.w.cols / 32;
                 let packing = vnni::Packing::of(job.w.format);
                 piece.packed_bytes = n * packing.row_bytes(blocks);
@@ -339,7 +348,7 @@ impl<'a> Call<'a> {
         tasks
     }
 
-    /// Packs the activations of jobs that take the AVX-512 panels.
+    /// Packs the activations of jobs whose panels take them packed.
     fn pack(&self, plan: &mut [Piece], packed: &mut [u32]) {
         let mut at = 0;
         for piece in plan.iter_mut() {
@@ -353,6 +362,7 @@ impl<'a> Call<'a> {
         #[cfg(target_arch = "x86_64")]
         {
             const GROUPS: usize = 8;
+            const { assert!(bytes::GROUP == NARROW && vnni::GROUP == WIDE) };
             let tasks: usize = plan.iter().map(|p| if p.packed_bytes > 0 { p.groups.count.div_ceil(GROUPS) } else { 0 }).sum();
             let packed = Shared(packed.as_mut_ptr());
             let plan = &*plan;
@@ -444,7 +454,7 @@ impl<'a> Call<'a> {
                 }
                 let job = Q8Rows { w, rows, x: &pointers[..x.len()], out, stride: STRIP };
                 #[cfg(target_arch = "x86_64")]
-                if self.vnni() {
+                if self.isa() == Isa::Avx512 {
                     // SAFETY: the instruction set is there; shapes and rows were checked.
                     unsafe { vnni::rows(job) };
                     return;
@@ -492,11 +502,18 @@ impl<'a> Call<'a> {
             for (w, at, out) in [(Some(&job.w), piece.packed[0], &mut *up), (job.gate.as_ref(), piece.packed[1], &mut *gates)] {
                 let Some(w) = w else { continue };
                 #[cfg(target_arch = "x86_64")]
-                if self.vnni() {
+                if self.packs() {
                     let start = at + tokens.start * vnni::Packing::of(w.format).row_bytes(w.cols / 32) / 4;
                     let x = packed[start..].as_ptr().cast();
                     // SAFETY: the instruction set is there; shapes were checked, activations packed for this matrix.
-                    unsafe { vnni::panel(vnni::Q8Panel { w, rows, x, groups: sizes, out, scratch: &mut scratch.lines }) };
+                    unsafe {
+                        let job = vnni::Q8Panel { w, rows, x, groups: sizes, out, scratch: &mut scratch.lines };
+                        match self.isa() {
+                            Isa::Avx512 => vnni::panel(job),
+                            Isa::Avx2Vnni => bytes::panel_vnni(job),
+                            _ => bytes::panel(job),
+                        }
+                    };
                     continue;
                 }
                 let _ = (at, packed);

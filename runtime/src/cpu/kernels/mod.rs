@@ -8,6 +8,7 @@
 //! | `rows` | rows of weights by up to four rows of activations: decoding |
 //! | `panel` | panels of weights by many rows of f32 activations: prefill |
 //! | `vnni` | both for 8-bit activations with AVX-512 |
+//! | `bytes` | panels for 8-bit activations with AVX2 |
 //! | [`quantise`](mod@quantise) | activations to 8 bits |
 //! | [`attend`](mod@attend) | attention over the latent cache |
 //! | `simd` | vectors of each instruction set behind one trait |
@@ -16,7 +17,13 @@
 //! Every output element is computed by one task in an order that depends on shapes alone, so results do not depend on
 //! the number of threads.
 
+#![allow(clippy::needless_range_loop, reason = "loops over small arrays of registers that must unroll")]
+#![allow(clippy::needless_pass_by_value, reason = "a kernel is a value that is used up")]
+#![allow(clippy::missing_safety_doc, reason = "trait methods of `simd` and `vnni` share one contract, at the trait")]
+
 pub mod attend;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 mod chunk;
 mod fields;
 pub mod isa;

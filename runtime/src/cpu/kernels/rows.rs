@@ -1,6 +1,6 @@
 //! Products of rows of weights, each read once for up to four rows of activations: decoding.
 
-use super::chunk::{CHUNK, Chunk, has_minima, unpack};
+use super::chunk::{CHUNK, Chunk, by_format, has_minima, unpack};
 use super::fields::{Fields, u32_at};
 use super::simd::{Kernel, Simd};
 use pleiad_models::{Format, Layout, Matrix};
@@ -36,7 +36,16 @@ impl Kernel for Q8Rows<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let format = self.w.format;
+        // SAFETY: as for this function.
+        unsafe { by_format!(self.w.format, f => self.of::<S>(f)) }
+    }
+}
+
+impl Q8Rows<'_> {
+    /// # Safety
+    /// As for [`Kernel::run`]; the format is the matrix's.
+    #[inline(always)]
+    unsafe fn of<S: Simd>(self, format: Format) {
         let fields = Fields::new(self.w);
         let bytes = self.w.row_bytes();
         let blocks = self.w.cols / 32;
@@ -87,7 +96,7 @@ impl Kernel for F32Rows<'_> {
                 Format::F16 => self.float::<S, F16>(),
                 Format::BF16 => self.float::<S, BF16>(),
                 Format::F8E4M3 => self.float::<S, F8>(),
-                _ => self.quantised::<S>(),
+                format => by_format!(format, f => self.quantised::<S>(f)),
             }
         }
     }
@@ -146,17 +155,13 @@ impl F32Rows<'_> {
             let (w, cols, bytes) = (self.w, self.w.cols, self.w.row_bytes());
             let rows: [*const u8; R] = std::array::from_fn(|r| w.data.as_ptr().add((self.rows.0 + i + r) * bytes));
             let x: [*const f32; T] = std::array::from_fn(|t| self.x[t]);
+            // Sums of a block of 128 where those have scales, otherwise of the whole row.
+            let mut part = [[S::splat(0.0); T]; R];
             let mut acc = [[S::splat(0.0); T]; R];
             let mut tail = [[0.0f32; T]; R];
             for block in 0..cols.div_ceil(128) {
                 let from = block * 128;
                 let to = (from + 128).min(cols);
-                let mut scale = [S::splat(1.0); R];
-                if E::SCALED {
-                    for r in 0..R {
-                        scale[r] = S::splat(f8_scale(w, self.rows.0 + i + r, block));
-                    }
-                }
                 let whole = from + (to - from) / S::LANES * S::LANES;
                 let mut k = from;
                 while k < whole {
@@ -165,15 +170,21 @@ impl F32Rows<'_> {
                         xs[t] = S::load(x[t].add(k));
                     }
                     for r in 0..R {
-                        let mut v = E::load::<S>(rows[r].add(k * E::BYTES));
-                        if E::SCALED {
-                            v = S::mul(v, scale[r]);
-                        }
+                        let v = E::load::<S>(rows[r].add(k * E::BYTES));
                         for t in 0..T {
-                            acc[r][t] = S::fma(v, xs[t], acc[r][t]);
+                            part[r][t] = S::fma(v, xs[t], part[r][t]);
                         }
                     }
                     k += S::LANES;
+                }
+                if E::SCALED {
+                    for r in 0..R {
+                        let scale = S::splat(f8_scale(w, self.rows.0 + i + r, block));
+                        for t in 0..T {
+                            acc[r][t] = S::fma(part[r][t], scale, acc[r][t]);
+                            part[r][t] = S::splat(0.0);
+                        }
+                    }
                 }
                 for k in whole..to {
                     for r in 0..R {
@@ -189,16 +200,16 @@ impl F32Rows<'_> {
             }
             for r in 0..R {
                 for t in 0..T {
-                    self.out[t * self.stride + i + r] = S::sum(acc[r][t]) + tail[r][t];
+                    self.out[t * self.stride + i + r] = S::sum(if E::SCALED { acc[r][t] } else { part[r][t] }) + tail[r][t];
                 }
             }
         }
     }
 
     /// # Safety
-    /// As for [`Kernel::run`]; the format is quantised.
+    /// As for [`Kernel::run`]; the format is the matrix's, a quantised one.
     #[inline(always)]
-    unsafe fn quantised<S: Simd>(self) {
+    unsafe fn quantised<S: Simd>(self, format: Format) {
         let fields = Fields::new(self.w);
         let bytes = self.w.row_bytes();
         let blocks = self.w.cols / 32;
@@ -210,7 +221,7 @@ impl F32Rows<'_> {
                 let mut acc = [[S::splat(0.0); 2]; BATCH];
                 for c in 0..blocks.div_ceil(8) {
                     let n = (blocks - c * 8).min(8);
-                    S::dequantise(self.w.format, &fields, row, c, n, &mut weights);
+                    S::dequantise(format, &fields, row, c, n, &mut weights);
                     for (t, x) in self.x.iter().enumerate() {
                         let x = x.add(c * CHUNK);
                         for k in (0..n * 32).step_by(2 * S::LANES) {
@@ -228,7 +239,7 @@ impl F32Rows<'_> {
     }
 }
 
-/// The scale of row `row`, columns `128 * block..`, of a float8 matrix.
+/// The scale of row `row`, columns `128 * block..`, of a float8 matrix, times 2^8 for what [`Simd::f8`] leaves out.
 ///
 /// # Safety
 /// The matrix has that block, and its lengths are right.
@@ -240,14 +251,14 @@ pub(crate) unsafe fn f8_scale(w: &Matrix<'_>, row: usize, block: usize) -> f32 {
             (Layout::Native, Some(scales)) => scales.as_ptr().add((row / 128 * w.cols.div_ceil(128) + block) * 4),
             _ => w.data.as_ptr().add(row * w.row_bytes() + w.cols.next_multiple_of(4) + block * 4),
         };
-        f32::from_bits(u32_at(p))
+        f32::from_bits(u32_at(p)) * 256.0
     }
 }
 
 /// An element of a float format.
 pub(crate) trait Element {
     const BYTES: usize;
-    /// Whether blocks of 128 have scales.
+    /// Whether blocks of 128 have scales, which [`f8_scale`] gives.
     const SCALED: bool = false;
     /// # Safety
     /// As for [`Simd`].
@@ -309,6 +320,6 @@ impl Element for F8 {
     #[inline(always)]
     unsafe fn one(p: *const u8) -> f32 {
         let bits = u16::from(unsafe { *p });
-        super::simd::half_to_f32((bits & 0x7f) << 7 | (bits & 0x80) << 8) * 256.0
+        super::simd::half_to_f32((bits & 0x7f) << 7 | (bits & 0x80) << 8)
     }
 }

@@ -330,7 +330,8 @@ fn many_jobs_and_any_number_of_threads_give_the_same_bits() {
             let cols = 512;
             let ws: Vec<Owned> = (0..9).map(|_| Owned::new(&mut random, Format::Q4K, Layout::Native, 200, cols, 0.1)).collect();
             let x = Activations::new(&mut random, 64, cols);
-            let lists: Vec<Vec<u32>> = (0..9).map(|i| (0..[0, 1, 2, 6, 30, 3, 1, 12, 5][i]).map(|_| random.below(64) as u32).collect()).collect();
+            let lists: Vec<Vec<u32>> =
+                (0..9).map(|i| (0..[0, 1, 2, 6, 30, 3, 1, 12, 5][i]).map(|_| random.below(64) as u32).collect()).collect();
             let mut next = 0;
             let outs: Vec<Vec<u32>> = lists.iter().map(|l| l.iter().map(|_| (next, next += 1).0).collect()).collect();
             let results: Vec<Vec<f32>> = [1, 2, 5]
@@ -396,8 +397,15 @@ fn attention_agrees_with_f64() {
     let cpus = cpus();
     // tokens, first position, heads, latent, rope
     let cases: [(usize, usize, usize, usize, usize); 9] = [
-        (1, 0, 4, 32, 16), (1, 700, 16, 64, 8), (3, 130, 5, 48, 20), (4, 61, 2, 100, 6), (9, 0, 3, 32, 16), (70, 90, 4, 64, 16),
-        (20, 5, 70, 32, 8), (1, 63, 40, 512, 64), (1, 64, 1, 7, 3),
+        (1, 0, 4, 32, 16),
+        (1, 700, 16, 64, 8),
+        (3, 130, 5, 48, 20),
+        (4, 61, 2, 100, 6),
+        (9, 0, 3, 32, 16),
+        (70, 90, 4, 64, 16),
+        (20, 5, 70, 32, 8),
+        (1, 63, 40, 512, 64),
+        (1, 64, 1, 7, 3),
     ];
     for (tokens, pos, heads, latent, rope) in cases {
         let width = latent + rope;
@@ -409,7 +417,8 @@ fn attention_agrees_with_f64() {
         let q_latent: Vec<f32> = random.floats(tokens * heads * latent);
         let (offset, head, token) = (5, rope + 3, heads * (rope + 3) + 7);
         let q_rope = random.floats(offset + tokens * token);
-        let halves: Vec<u16> = random.floats(pages.len() * PAGE_ROWS * width).iter().map(|&x| half::f16::from_f32(3.0 * x).to_bits()).collect();
+        let halves: Vec<u16> =
+            random.floats(pages.len() * PAGE_ROWS * width).iter().map(|&x| half::f16::from_f32(3.0 * x).to_bits()).collect();
         let floats: Vec<f32> = halves.iter().map(|&h| half::f16::from_bits(h).to_f32()).collect();
         let scale = 0.3;
         let mut expected = vec![0.0f64; tokens * heads * latent];
@@ -432,14 +441,29 @@ fn attention_agrees_with_f64() {
         for cpu in &cpus {
             for cache in [CacheRows::F16(&halves), CacheRows::F32(&floats)] {
                 let args = AttendArgs {
-                    q_latent: &q_latent, q_rope: &q_rope, rope_offset: offset, rope_token: token, rope_head: head,
-                    cache, pages: &pages, pos, tokens, heads, latent, rope, scale: scale as f32,
+                    q_latent: &q_latent,
+                    q_rope: &q_rope,
+                    rope_offset: offset,
+                    rope_token: token,
+                    rope_head: head,
+                    cache,
+                    pages: &pages,
+                    pos,
+                    tokens,
+                    heads,
+                    latent,
+                    rope,
+                    scale: scale as f32,
                 };
                 let mut out = vec![f32::NAN; tokens * heads * latent];
                 attend(cpu, &args, &mut out);
                 for (i, (got, expected)) in out.iter().zip(&expected).enumerate() {
                     let ok = (f64::from(*got) - expected).abs() < 2e-5;
-                    assert!(ok, "{} {tokens} tokens at {pos}, {heads} heads of {latent}+{rope}: {i}: {got} {expected}", cpu.isa());
+                    assert!(
+                        ok,
+                        "{} {tokens} tokens at {pos}, {heads} heads of {latent}+{rope}: {i}: {got} {expected}",
+                        cpu.isa()
+                    );
                 }
             }
         }

@@ -17,7 +17,7 @@ use wgpu::{BindGroup, Buffer, BufferUsages};
 
 use super::{
     device::GpuDevice,
-    pipelines::{Pipeline, Pipelines, Variant},
+    pipelines::{Pipeline, Variant},
     state::GpuState,
 };
 use crate::{
@@ -181,7 +181,6 @@ pub(crate) struct Lowered {
 pub(crate) struct Lowering<'a> {
     gpu: &'a GpuDevice,
     state: &'a GpuState,
-    pipelines: &'a mut Pipelines,
     plan: &'a Plan,
     acts: Vec<Buffer>,
     scratch: HashMap<&'static str, Buffer>,
@@ -219,11 +218,10 @@ pub(crate) fn parts_of(plan: &Plan, act: Act) -> usize {
 }
 
 /// Lowers `plan` for `gpu`.
-pub(crate) fn lower(gpu: &GpuDevice, state: &GpuState, pipelines: &mut Pipelines, plan: &Plan) -> Result<Lowered> {
+pub(crate) fn lower(gpu: &GpuDevice, state: &GpuState, plan: &Plan) -> Result<Lowered> {
     let mut cx = Lowering {
         gpu,
         state,
-        pipelines,
         plan,
         acts: Vec::with_capacity(plan.acts.len()),
         scratch: HashMap::new(),
@@ -340,7 +338,7 @@ impl Lowering<'_> {
     /// Adds a dispatch.
     fn emit(&mut self, e: Emit<'_>) -> Result<()> {
         let Emit { variant, params, bind, grid, case } = e;
-        let pipeline = self.pipelines.get(self.gpu, &variant)?;
+        let pipeline = self.gpu.pipeline(&variant)?;
         let limit = self.gpu.limits.max_compute_workgroups_per_dimension;
         for dim in grid {
             let needed = dim.at(self.max_tokens().min(case.tokens.1));

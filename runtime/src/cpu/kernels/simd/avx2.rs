@@ -81,11 +81,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     #[inline(always)]
     unsafe fn f8(p: *const u8) -> __m256 {
         unsafe {
-            // The same exponent in half precision stands for 2^-8 of it.
             let bits = _mm_cvtepi8_epi16(_mm_loadl_epi64(p.cast()));
             let magnitude = _mm_slli_epi16(_mm_and_si128(bits, _mm_set1_epi16(0x7f)), 7);
             let half = _mm_or_si128(magnitude, _mm_and_si128(bits, _mm_set1_epi16(i16::MIN)));
-            _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0))
+            _mm256_cvtph_ps(half)
         }
     }
 

@@ -100,11 +100,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn f8(p: *const u8) -> __m512 {
         unsafe {
-            // The same exponent in half precision stands for 2^-8 of it.
             let bits = _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast()));
             let magnitude = _mm256_slli_epi16(_mm256_and_si256(bits, _mm256_set1_epi16(0x7f)), 7);
             let half = _mm256_or_si256(magnitude, _mm256_and_si256(bits, _mm256_set1_epi16(i16::MIN)));
-            _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0))
+            _mm512_cvtph_ps(half)
         }
     }
 

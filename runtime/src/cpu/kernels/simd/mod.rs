@@ -5,7 +5,7 @@
 //! single instructions.
 
 #[cfg(target_arch = "x86_64")]
-mod avx2;
+pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512;
 #[cfg(target_arch = "aarch64")]
@@ -47,7 +47,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn f16(p: *const u8) -> Self::F;
     /// `LANES` bfloat16 as f32.
     unsafe fn bf16(p: *const u8) -> Self::F;
-    /// `LANES` float8 (e4m3fn, finite) as f32.
+    /// `LANES` float8 (e4m3fn, finite) as f32, times 2^-8: half precision gives the same exponent bits that value.
     unsafe fn f8(p: *const u8) -> Self::F;
     /// One half as f32.
     unsafe fn half(bits: u16) -> f32;

@@ -105,12 +105,11 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     unsafe fn f8(p: *const u8) -> float32x4_t {
         unsafe {
-            // The same exponent in half precision stands for 2^-8 of it.
             let bits = vcreate_u8(u64::from(p.cast::<u32>().read_unaligned()));
             let bits = vget_low_u16(vmovl_u8(bits));
             let magnitude = vshl_n_u16::<7>(vand_u16(bits, vdup_n_u16(0x7f)));
             let sign = vshl_n_u16::<8>(vand_u16(bits, vdup_n_u16(0x80)));
-            vmulq_f32(four_halves(vorr_u16(magnitude, sign)), vdupq_n_f32(256.0))
+            four_halves(vorr_u16(magnitude, sign))
         }
     }
 

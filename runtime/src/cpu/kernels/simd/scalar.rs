@@ -66,8 +66,7 @@ impl Simd for Scalar {
     unsafe fn f8(p: *const u8) -> [f32; 8] {
         // SAFETY: the caller's.
         let bits = unsafe { p.cast::<[u8; 8]>().read_unaligned() };
-        // The same exponent in half precision stands for 2^-8 of it.
-        bits.map(|b| half_to_f32(u16::from(b & 0x7f) << 7 | u16::from(b & 0x80) << 8) * 256.0)
+        bits.map(|b| half_to_f32(u16::from(b & 0x7f) << 7 | u16::from(b & 0x80) << 8))
     }
 
     #[inline(always)]

@@ -41,6 +41,21 @@ impl Packing {
         with_format!(format, Q => Self { zero: Q::ZERO, halves: Q::HALVES, minima: Q::MINIMA })
     }
 
+    /// What quants are made unsigned with.
+    pub(crate) fn zero(self) -> i32 {
+        self.zero
+    }
+
+    /// Whether there is a word for each half block.
+    pub(crate) fn halves(self) -> bool {
+        self.halves
+    }
+
+    /// Whether words are for minima.
+    pub(crate) fn minima(self) -> bool {
+        self.minima
+    }
+
     /// Bytes of one row of `blocks` blocks: quants, scale, and one word a block or half block.
     pub(crate) fn row_bytes(self, blocks: usize) -> usize {
         blocks * (32 + 4 + if self.halves { 8 } else { 4 })
@@ -209,20 +224,36 @@ type Tile = unsafe fn(&Turned, *const u8, usize, *mut f32, bool);
 
 static TILES: [[Tile; GROUP]; 4] = [
     [
-        tile::<1, false, false>, tile::<2, false, false>, tile::<3, false, false>,
-        tile::<4, false, false>, tile::<5, false, false>, tile::<6, false, false>,
+        tile::<1, false, false>,
+        tile::<2, false, false>,
+        tile::<3, false, false>,
+        tile::<4, false, false>,
+        tile::<5, false, false>,
+        tile::<6, false, false>,
     ],
     [
-        tile::<1, false, true>, tile::<2, false, true>, tile::<3, false, true>,
-        tile::<4, false, true>, tile::<5, false, true>, tile::<6, false, true>,
+        tile::<1, false, true>,
+        tile::<2, false, true>,
+        tile::<3, false, true>,
+        tile::<4, false, true>,
+        tile::<5, false, true>,
+        tile::<6, false, true>,
     ],
     [
-        tile::<1, true, false>, tile::<2, true, false>, tile::<3, true, false>,
-        tile::<4, true, false>, tile::<5, true, false>, tile::<6, true, false>,
+        tile::<1, true, false>,
+        tile::<2, true, false>,
+        tile::<3, true, false>,
+        tile::<4, true, false>,
+        tile::<5, true, false>,
+        tile::<6, true, false>,
     ],
     [
-        tile::<1, true, true>, tile::<2, true, true>, tile::<3, true, true>,
-        tile::<4, true, true>, tile::<5, true, true>, tile::<6, true, true>,
+        tile::<1, true, true>,
+        tile::<2, true, true>,
+        tile::<3, true, true>,
+        tile::<4, true, true>,
+        tile::<5, true, true>,
+        tile::<6, true, true>,
     ],
 ];
 
