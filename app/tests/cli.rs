@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 fn pleiad(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pleiad"));
     command.args(args).stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env("NO_COLOR", "1");
+    // Without it, Mesa's Vulkan layer for Wayland complains on standard error.
+    command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
     command
 }
 

@@ -247,13 +247,8 @@ pub fn kernel(name: &str) -> Option<&'static KernelInfo> {
 }
 
 const POWERS: &[u32] = &[1, 2, 4, 8, 16, 32, 64, 128, 256];
-const PRODUCT: [Define; 5] = [
-    Define::Format("FORMAT"),
-    Define::Flag("ACT_Q8"),
-    Define::Flag("X4"),
-    Define::Flag("GATED"),
-    Define::Format("GATE_FORMAT"),
-];
+const PRODUCT: [Define; 5] =
+    [Define::Format("FORMAT"), Define::Flag("ACT_Q8"), Define::Flag("X4"), Define::Flag("GATED"), Define::Format("GATE_FORMAT")];
 const THREADS: [Define; 4] = [
     Define::Number("TPR", POWERS, false),
     Define::Number("GROUPS", POWERS, false),
@@ -301,12 +296,7 @@ pub static KERNELS: &[KernelInfo] = &[
         params: params::Mat::FIELDS,
         defines: &[PRODUCT[0], PRODUCT[1], PRODUCT[2], PRODUCT[3], PRODUCT[4], TN, Define::Flag("ADD")],
     },
-    KernelInfo {
-        name: "rope",
-        what: "rotates the rope part of every head",
-        params: params::Rope::FIELDS,
-        defines: &[],
-    },
+    KernelInfo { name: "rope", what: "rotates the rope part of every head", params: params::Rope::FIELDS, defines: &[] },
     KernelInfo {
         name: "latent",
         what: "norm, rope and appending to the latent cache",
@@ -327,12 +317,7 @@ pub static KERNELS: &[KernelInfo] = &[
             Define::Number("HEADS_PER_GROUP", &[1, 2, 4, 8], false),
         ],
     },
-    KernelInfo {
-        name: "attend_merge",
-        what: "joins the parts of `attend`",
-        params: params::Attend::FIELDS,
-        defines: &[],
-    },
+    KernelInfo { name: "attend_merge", what: "joins the parts of `attend`", params: params::Attend::FIELDS, defines: &[] },
     KernelInfo {
         name: "expand",
         what: "rows of the latent cache as f32",
@@ -355,9 +340,7 @@ pub static KERNELS: &[KernelInfo] = &[
         name: "experts_matvec",
         what: "chosen experts' matrices times few tokens, pair by pair",
         params: params::Experts::FIELDS,
-        defines: &[
-            PRODUCT[0], PRODUCT[1], PRODUCT[2], PRODUCT[3], PRODUCT[4], THREADS[0], THREADS[1], THREADS[2], THREADS[3],
-        ],
+        defines: &[PRODUCT[0], PRODUCT[1], PRODUCT[2], PRODUCT[3], PRODUCT[4], THREADS[0], THREADS[1], THREADS[2], THREADS[3]],
     },
     KernelInfo {
         name: "experts_matmat",
@@ -365,12 +348,7 @@ pub static KERNELS: &[KernelInfo] = &[
         params: params::Experts::FIELDS,
         defines: &[PRODUCT[0], PRODUCT[1], PRODUCT[2], PRODUCT[3], PRODUCT[4], TN],
     },
-    KernelInfo {
-        name: "group_count",
-        what: "pairs of each expert",
-        params: params::Group::FIELDS,
-        defines: &[],
-    },
+    KernelInfo { name: "group_count", what: "pairs of each expert", params: params::Group::FIELDS, defines: &[] },
     KernelInfo {
         name: "group_fill",
         what: "pairs sorted by expert, and tiles of them",

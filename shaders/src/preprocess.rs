@@ -44,7 +44,13 @@ impl<'a> Preprocessor<'a> {
         Ok(this.out)
     }
 
-    fn block(&mut self, source: &Source<'_, 'a>, range: std::ops::Range<usize>, names: &Names, depth: usize) -> Result<(), ShaderError> {
+    fn block(
+        &mut self,
+        source: &Source<'_, 'a>,
+        range: std::ops::Range<usize>,
+        names: &Names,
+        depth: usize,
+    ) -> Result<(), ShaderError> {
         let mut at = range.start;
         while at < range.end {
             let line = source.lines[at];
@@ -188,9 +194,11 @@ fn substitute(line: &str, names: &Names, file: &str, at: usize) -> Result<String
     let mut rest = line;
     while let Some((before, after)) = rest.split_once("#{") {
         let (name, after) = after.split_once('}').ok_or_else(|| error(file, at, "`#{` without `}`".into()))?;
-        let value = names
-            .get(name)
-            .ok_or_else(|| ShaderError::MissingDefine { file: file.to_owned(), line: at + 1, name: name.to_owned() })?;
+        let value = names.get(name).ok_or_else(|| ShaderError::MissingDefine {
+            file: file.to_owned(),
+            line: at + 1,
+            name: name.to_owned(),
+        })?;
         out.push_str(before);
         out.push_str(value);
         rest = after;

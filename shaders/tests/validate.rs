@@ -24,8 +24,7 @@ fn validate(kernel: &KernelInfo, defines: &Defines) -> (String, naga::Module, Mo
         .unwrap_or_else(|e| panic!("{} {defines:?}\n{}", kernel.name, e.emit_to_string(&text)));
     let mut validator = Validator::new(ValidationFlags::all(), capabilities(kernel.tier(defines)));
     validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE).subgroup_operations(naga::valid::SubgroupOperationSet::all());
-    let info =
-        validator.validate(&module).unwrap_or_else(|e| panic!("{} {defines:?}\n{}", kernel.name, e.emit_to_string(&text)));
+    let info = validator.validate(&module).unwrap_or_else(|e| panic!("{} {defines:?}\n{}", kernel.name, e.emit_to_string(&text)));
     (text, module, info)
 }
 

@@ -246,25 +246,22 @@ impl Chat<'_> {
         let options = run::options(self.talk, self.opened);
         let thinking = prompt.thinking;
         let mut printer = Printer::new(&mut self.out, thinking);
-        let mut broken = None;
+        let mut broken = false;
         let answer = generate::answer(&self.session, prompt.ids, self.sampling.clone(), options, false, &mut |_, text, _| {
-            printer.push(text).map_err(|e| {
-                broken = Some(());
-                e
-            })
+            printer.push(text).inspect_err(|_| broken = true)
         });
         // Another answer is another draw, also where the seed was given.
         self.sampling.seed = self.sampling.seed.wrapping_add(1);
         let answer = match answer {
             Ok(answer) => answer,
-            Err(e) if broken.is_some() => return Err(e),
+            Err(e) if broken => return Err(e),
             Err(e) => {
-                printer.finish("")?;
+                printer.finish()?;
                 self.complain(&e)?;
                 return Ok(false);
             }
         };
-        printer.finish(&answer.text)?;
+        printer.finish()?;
         if answer.reason == pleiad_runtime::engine::DoneReason::Context {
             note("note: the context is full; /clear begins a new conversation, --ctx-size sets its length");
         }
@@ -296,6 +293,8 @@ impl Chat<'_> {
             ("context", format!("{used} of {} used", tokens(info.context))),
             ("decoding", format!("{} dispatches, {} submissions, {} readbacks", d.dispatches, d.submissions, d.readbacks)),
         ];
+        // The CPU backend dispatches and submits nothing; an answer that was stopped was not counted.
+        let lines = lines.into_iter().filter(|(label, _)| *label != "decoding" || d.submissions > 0);
         for (label, text) in lines {
             self.out.line(&format!("{label:<9} {text}"))?;
         }

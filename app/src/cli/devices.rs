@@ -138,8 +138,8 @@ fn print(out: &mut Stream, all: &Devices) -> Result<()> {
         let driver = if a.driver.is_empty() { String::new() } else { format!(", {}", a.driver) };
         out.line(&format!("         {}{software}, {}{driver}", a.kind, a.backend))?;
         let subgroups = match a.subgroup_sizes {
-            Some((least, most)) if least == most => format!(" of {most}"),
-            Some((least, most)) => format!(" of {least} to {most}"),
+            Some((least, most)) if least == most => format!(", subgroups of {most}"),
+            Some((least, most)) => format!(", subgroups of {least} to {most}"),
             None => String::new(),
         };
         let f16 = if a.f16 { "f16" } else { "no f16" };

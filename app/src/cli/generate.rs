@@ -25,6 +25,9 @@ pub struct Answer {
     pub stats: GenerationStats,
 }
 
+/// Takes a token, its text, and the seconds since the start.
+pub type Each<'a> = dyn FnMut(Option<u32>, &str, f64) -> Result<()> + 'a;
+
 /// Generates an answer to `prompt`. Ctrl-C ends it early.
 ///
 /// Every token goes to `each`, with its text and the seconds since the start; so does text that was held back to the end,
@@ -35,7 +38,7 @@ pub fn answer(
     sampling: SamplingParams,
     options: GenerateOptions,
     quiet: bool,
-    each: &mut dyn FnMut(Option<u32>, &str, f64) -> Result<()>,
+    each: &mut Each<'_>,
 ) -> Result<Answer> {
     // Marks of reasoning are text, whether or not the vocabulary calls them special.
     let marks = session.engine().tokenizer().map(|t| [OPEN, CLOSE].map(|mark| (t.token_to_id(mark), mark)));

@@ -159,7 +159,7 @@ fn once(talk: &TalkArgs, opened: &Opened, sampling: SamplingParams, text: &str) 
     let answer = {
         let mut printer = Printer::new(&mut out, prompt.thinking);
         let answer = generate::answer(&session, prompt.ids, sampling, options, false, &mut |_, text, _| printer.push(text))?;
-        printer.finish(&answer.text)?;
+        printer.finish()?;
         answer
     };
     let mut err = Stream::stderr();
@@ -207,37 +207,37 @@ fn result(opened: &Opened, s: &SamplingParams, answer: &Answer) -> serde_json::V
     })
 }
 
-/// Prints an answer as it comes: on a terminal reasoning is dimmed and its marks are left out.
+/// Prints an answer as it comes. On a terminal reasoning is dimmed, its marks are left out, and a blank line follows it.
 pub struct Printer<'a> {
     out: &'a mut Stream,
     splitter: Splitter,
-    ends_line: bool,
+    /// What the last characters were: the end of a line, and of reasoning. `None`: nothing was shown yet.
+    last: Option<(bool, bool)>,
 }
 
 impl<'a> Printer<'a> {
     /// `thinking`: the prompt has already opened the reasoning.
     pub fn new(out: &'a mut Stream, thinking: bool) -> Self {
-        Self { out, splitter: Splitter::new(thinking), ends_line: true }
+        Self { out, splitter: Splitter::new(thinking), last: None }
     }
 
     /// More of the answer.
     pub fn push(&mut self, text: &str) -> Result<()> {
-        if !self.out.terminal {
-            return Ok(self.out.text(text)?);
+        if self.out.terminal {
+            let pieces = self.splitter.push(text);
+            return self.show(pieces);
         }
-        let pieces = self.splitter.push(text);
-        self.show(pieces)
+        if !text.is_empty() {
+            self.last = Some((text.ends_with('\n'), false));
+        }
+        Ok(self.out.text(text)?)
     }
 
-    /// The end of the answer, whose whole text is `all`.
-    pub fn finish(mut self, all: &str) -> Result<()> {
-        if self.out.terminal {
-            let pieces = std::mem::take(&mut self.splitter).finish();
-            self.show(pieces)?;
-        } else {
-            self.ends_line = all.ends_with('\n');
-        }
-        if !self.ends_line || all.is_empty() {
+    /// The end of the answer: the next text begins a line.
+    pub fn finish(mut self) -> Result<()> {
+        let pieces = std::mem::take(&mut self.splitter).finish();
+        self.show(pieces)?;
+        if !matches!(self.last, Some((true, _))) {
             self.out.text("\n")?;
         }
         Ok(())
@@ -245,12 +245,25 @@ impl<'a> Printer<'a> {
 
     fn show(&mut self, pieces: Vec<Piece>) -> Result<()> {
         for piece in pieces {
-            let (Piece::Thought(text) | Piece::Answer(text)) = &piece;
-            self.ends_line = text.ends_with('\n');
-            match &piece {
-                Piece::Thought(text) => self.out.dim(text)?,
-                Piece::Answer(text) => self.out.text(text)?,
+            let (thought, text) = match &piece {
+                Piece::Thought(text) => (true, text.as_str()),
+                Piece::Answer(text) => (false, text.as_str()),
+            };
+            // Lines around reasoning are left empty here, not as each model does it.
+            let begins = self.last.is_none_or(|(_, was_thought)| was_thought != thought);
+            let shown = if begins { text.trim_start_matches('\n') } else { text };
+            if shown.is_empty() {
+                continue;
             }
+            if let (true, Some((ended_line, _))) = (begins, self.last) {
+                self.out.text(if ended_line { "\n" } else { "\n\n" })?;
+            }
+            if thought {
+                self.out.dim(shown)?;
+            } else {
+                self.out.text(shown)?;
+            }
+            self.last = Some((shown.ends_with('\n'), thought));
         }
         Ok(())
     }

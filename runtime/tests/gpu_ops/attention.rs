@@ -50,10 +50,10 @@ fn attend(a: &Attention, cache: CacheFormat, length: usize, tokens: usize, max_t
     let name = format!("{heads} heads of {r}+{dr} over {length} {cache:?} rows, {tokens} of {max_tokens} tokens");
     let mut s = setup(name, a.clone(), cache, length, tokens, max_tokens);
     let mut rng = Rng::new(40);
-    let q_latent = rng.rows(tokens, heads * r);
+    let q_latent = rng.vector(tokens * heads * r);
     let q_latent = s.input(Kind::F32, heads * r, q_latent);
     let stride = a.qk_head_dim();
-    let q = rng.rows(tokens, heads * stride);
+    let q = rng.vector(tokens * heads * stride);
     let q = s.input(Kind::F32, heads * stride, q);
     let out = s.output(Kind::F32, heads * r);
     let q_rope = Heads { act: q, offset: a.qk_nope_head_dim, stride };
@@ -108,7 +108,7 @@ fn expanded(a: &Attention, format: Format, cache: CacheFormat, length: usize, to
     let v_up = tensor(&mut rng, format, heads, a.v_head_dim, r);
     let v_up = s.mat(v_up);
     let width = heads * a.qk_head_dim();
-    let q = rng.rows(tokens, width);
+    let q = rng.vector(tokens * width);
     let q = s.input(Kind::F32, width, q);
     let out = s.output(Kind::F32, heads * a.v_head_dim);
     s.op(Op::AttendExpanded { q, k_up, v_up, layer: 0, out });
