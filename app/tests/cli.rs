@@ -306,6 +306,21 @@ fn synthesised_models_can_be_inspected_and_run() {
     assert!(!Path::new(&dir.file("never.gguf")).exists());
 }
 
+/// A full disk, as Linux simulates it: one line, and the device is still a device.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_an_error() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let line = error(&run(&["synth", "--shape", "tiny-256", "--quant", "q8_0", "/dev/full"]));
+    assert!(line.contains("/dev/full"), "{line}");
+    assert!(fs::metadata("/dev/full").unwrap().file_type().is_char_device());
+    let dir = Scratch::new("full");
+    let ids = dir.file("ids.json");
+    fs::write(&ids, "[0, 3]").unwrap();
+    let line = error(&run(&["eval", "--device", "cpu", "--tokens", &ids, "--out", "/dev/full"]));
+    assert!(line.contains("/dev/full"), "{line}");
+}
+
 #[test]
 fn nothing_to_measure_is_an_error() {
     let line = error(&run(&["bench", "-p", "0", "-n", "0"]));

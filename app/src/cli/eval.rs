@@ -15,12 +15,12 @@ use pleiad_runtime::{
     eval::{EvalOptions, Evaluation, evaluate},
     forward::AttentionForm,
 };
-use safetensors::tensor::{Dtype as OutDtype, TensorView};
 use serde_json::json;
 
 use super::{
     args::{DeviceArgs, ModelArgs},
     open,
+    output::{Values, write_file, write_safetensors},
     term::{Bar, Stream, Unit},
 };
 
@@ -146,23 +146,14 @@ fn ids_from_json(bytes: &[u8]) -> Result<Vec<u32>> {
 }
 
 fn write(path: &Path, e: &Evaluation, tokens: usize, vocab: usize) -> Result<()> {
-    let file = path.display().to_string();
-    // Safetensors are little endian, as is every machine that this runs on.
-    let wide: Vec<(usize, Vec<i64>)> =
-        e.routing.iter().map(|(&n, (ids, _))| (n, ids.iter().map(|&id| id.into()).collect())).collect();
-    let routed = vec![tokens, e.top_k];
-    let mut views =
-        vec![("logits".to_owned(), TensorView::new(OutDtype::F32, vec![tokens, vocab], bytemuck::cast_slice(&e.logits))?)];
-    for (n, ids) in &wide {
-        views.push((format!("router.{n}.ids"), TensorView::new(OutDtype::I64, routed.clone(), bytemuck::cast_slice(ids))?));
+    let mut all = vec![("logits".to_owned(), vec![tokens, vocab], Values::F32(&e.logits))];
+    for (n, (ids, weights)) in &e.routing {
+        let shape = vec![tokens, e.top_k];
+        let wide = ids.iter().map(|&id| id.into()).collect();
+        all.push((format!("router.{n}.ids"), shape.clone(), Values::I64(wide)));
+        all.push((format!("router.{n}.weights"), shape, Values::F32(weights)));
     }
-    for (n, (_, weights)) in &e.routing {
-        views.push((
-            format!("router.{n}.weights"),
-            TensorView::new(OutDtype::F32, routed.clone(), bytemuck::cast_slice(weights))?,
-        ));
-    }
-    safetensors::serialize_to_file(views, None, path).with_context(|| file)
+    write_file(path, |out| Ok(write_safetensors(out, all)?))
 }
 
 #[cfg(test)]
@@ -181,17 +172,16 @@ mod tests {
     }
 
     #[test]
-    fn ids_from_tensors_of_several_types_and_shapes() {
-        let file = |dtype, shape: &[usize], bytes: &[u8]| {
-            let view = TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
-            ids_from_safetensors("x", safetensors::serialize([("input_ids", view)], None).unwrap())
+    fn ids_from_tensors_of_several_shapes() {
+        let read = |shape: &[usize], values| {
+            let mut file = Vec::new();
+            write_safetensors(&mut file, vec![("input_ids".to_owned(), shape.to_vec(), values)]).unwrap();
+            ids_from_safetensors("x", file)
         };
-        let long: Vec<u8> = [5i64, 6].iter().flat_map(|x| x.to_le_bytes()).collect();
-        let short: Vec<u8> = [5i32, -6].iter().flat_map(|x| x.to_le_bytes()).collect();
-        assert_eq!(file(OutDtype::I64, &[2], &long).unwrap(), [5, 6]);
-        assert_eq!(file(OutDtype::I64, &[1, 2], &long).unwrap(), [5, 6]);
-        assert!(file(OutDtype::I64, &[2, 1], &long).is_err());
-        assert!(file(OutDtype::I32, &[2], &short).unwrap_err().to_string().contains("-6 is no token id"));
-        assert!(file(OutDtype::F32, &[2], &short).is_err());
+        assert_eq!(read(&[2], Values::I64(vec![5, 6])).unwrap(), [5, 6]);
+        assert_eq!(read(&[1, 2], Values::I64(vec![5, 6])).unwrap(), [5, 6]);
+        assert!(read(&[2, 1], Values::I64(vec![5, 6])).is_err());
+        assert!(read(&[2], Values::I64(vec![5, -6])).unwrap_err().to_string().contains("-6 is no token id"));
+        assert!(read(&[2], Values::F32(&[5.0, 6.0])).is_err());
     }
 }

@@ -9,6 +9,7 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod open;
+mod output;
 mod run;
 mod synth;
 mod term;

@@ -1,12 +1,8 @@
 //! `pleiad synth`: random weights in a published shape.
 
-use std::{
-    fs::File,
-    io::{BufWriter, Write as _},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser as _},
@@ -14,7 +10,10 @@ use clap::{
 use pleiad_models::synth::{Quant, Shape, SynthOptions, size, write};
 use serde_json::json;
 
-use super::term::{self, Bar, Stream, Unit};
+use super::{
+    output::write_file,
+    term::{self, Bar, Stream, Unit},
+};
 
 /// Arguments of `pleiad synth`.
 #[derive(Args, Clone, Debug)]
@@ -58,19 +57,9 @@ pub fn run(args: &SynthArgs) -> Result<()> {
     // Wrong options are found before a file is made.
     size(&options)?;
     let file = || args.out.display().to_string();
-    // A file that is not whole does not stay under the name that was asked for.
-    let mut part = args.out.clone().into_os_string();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let written = write_file(&options, &part, args.json).and_then(|bytes| {
-        std::fs::rename(&part, &args.out)?;
-        Ok(bytes)
-    });
-    if written.is_err() {
-        // It may never have been made; the error that counts is the first one.
-        let _ = std::fs::remove_file(&part);
-    }
-    let bytes = written.with_context(file)?;
+    let mut bar = Bar::new("Writing", Unit::Bytes, args.json);
+    let bytes = write_file(&args.out, |out| Ok(write(&options, out, &mut |done, total| bar.set(done, total))?))?;
+    bar.clear();
     let mut out = Stream::stdout();
     if args.json {
         return out.json(&json!({
@@ -89,12 +78,4 @@ pub fn run(args: &SynthArgs) -> Result<()> {
         args.shape.title(),
         args.quant.name()
     ))?)
-}
-
-fn write_file(options: &SynthOptions, path: &std::path::Path, quiet: bool) -> Result<u64> {
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    let mut bar = Bar::new("Writing", Unit::Bytes, quiet);
-    let bytes = write(options, &mut out, &mut |done, total| bar.set(done, total))?;
-    out.flush()?;
-    Ok(bytes)
 }

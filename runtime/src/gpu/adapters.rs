@@ -125,7 +125,8 @@ fn is_software(kind: DeviceType, name: &str, driver: &str) -> bool {
 fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
     let info = adapter.get_info();
     let features = adapter.features();
-    let driver = [info.driver.trim(), info.driver_info.trim()].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ");
+    let driver =
+        [info.driver.trim(), info.driver_info.trim()].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ");
     AdapterDescription {
         index,
         software: is_software(info.device_type, &info.name, &driver),
@@ -154,11 +155,7 @@ pub async fn enumerate() -> Vec<GpuAdapter> {
         let info = a.get_info();
         (is_software(info.device_type, &info.name, &info.driver), rank(info.device_type))
     });
-    found
-        .into_iter()
-        .enumerate()
-        .map(|(index, adapter)| GpuAdapter { description: describe(index, &adapter), adapter })
-        .collect()
+    found.into_iter().enumerate().map(|(index, adapter)| GpuAdapter { description: describe(index, &adapter), adapter }).collect()
 }
 
 /// Order of preference. Browsers say `Other`.
@@ -250,7 +247,8 @@ mod tests {
     #[test]
     fn software_adapters_are_known_by_kind_or_name() {
         assert!(is_software(DeviceType::Cpu, "anything", ""));
-        for name in ["llvmpipe (LLVM 15.0.6, 256 bits)", "Google SwiftShader", "Microsoft Basic Render Driver", "Vulkan/llvmpipe"] {
+        for name in ["llvmpipe (LLVM 15.0.6, 256 bits)", "Google SwiftShader", "Microsoft Basic Render Driver", "Vulkan/llvmpipe"]
+        {
             assert!(is_software(DeviceType::Other, name, ""), "{name}");
         }
         for name in ["NVIDIA GeForce RTX 4070", "AMD Radeon 780M", "Apple M2", "Intel(R) Arc(tm) A770"] {

@@ -3,8 +3,8 @@
 use std::{
     fmt,
     pin::pin,
-    task::{Context, Poll, Waker},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
 };
 
 use wgpu::{BufferUsages, ErrorFilter, Limits};

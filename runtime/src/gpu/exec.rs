@@ -77,11 +77,8 @@ impl GpuExecutor {
         for _ in 0..SLOTS {
             free.push(gpu.buffer("readback", slot_bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST).await?);
         }
-        let stats = DeviceStats {
-            weight_bytes: state.weights.bytes,
-            uploaded_bytes: state.weights.bytes,
-            ..DeviceStats::default()
-        };
+        let stats =
+            DeviceStats { weight_bytes: state.weights.bytes, uploaded_bytes: state.weights.bytes, ..DeviceStats::default() };
         Ok(Self {
             gpu,
             state,
@@ -161,7 +158,8 @@ impl GpuExecutor {
         let plan = &self.plans[plan.0];
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
         {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("step"), timestamp_writes: None });
+            let mut pass =
+                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("step"), timestamp_writes: None });
             self.stats.dispatches += plan.encode(&mut pass, tokens as u32, length as u32);
         }
         if let Some(slot) = &slot {

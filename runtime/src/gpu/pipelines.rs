@@ -1,10 +1,6 @@
 //! Compute pipelines, made once for each kernel and set of defines.
 
-use std::{
-    collections::HashMap,
-    num::NonZeroU64,
-    sync::Arc,
-};
+use std::{collections::HashMap, num::NonZeroU64, sync::Arc};
 
 use pleiad_shaders::{Access, Defines, Dialect, Interface};
 use wgpu::{BindGroupLayoutEntry, BindingType, BufferBindingType, ShaderRuntimeChecks, ShaderStages};
@@ -79,11 +75,8 @@ fn compile(gpu: &GpuDevice, variant: &Variant) -> Result<Pipeline> {
     let source = pleiad_shaders::source(variant.kernel, defines, Dialect::Naga)?;
     let interface = pleiad_shaders::reflect(&source)?;
     check_limits(gpu, &label, &interface)?;
-    let source = if cfg!(target_arch = "wasm32") {
-        pleiad_shaders::source(variant.kernel, defines, Dialect::Browser)?
-    } else {
-        source
-    };
+    let source =
+        if cfg!(target_arch = "wasm32") { pleiad_shaders::source(variant.kernel, defines, Dialect::Browser)? } else { source };
     let entries: Vec<_> = interface
         .bindings
         .iter()
@@ -113,8 +106,7 @@ fn compile(gpu: &GpuDevice, variant: &Variant) -> Result<Pipeline> {
             // kernel with checks on as well, and compare.
             unsafe { device.create_shader_module_trusted(descriptor, ShaderRuntimeChecks::unchecked()) }
         };
-        let layout =
-            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(&label),
             bind_group_layouts: &[Some(&layout)],
@@ -125,10 +117,7 @@ fn compile(gpu: &GpuDevice, variant: &Variant) -> Result<Pipeline> {
             layout: Some(&pipeline_layout),
             module: &module,
             entry_point: None,
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[],
-                zero_initialize_workgroup_memory: false,
-            },
+            compilation_options: wgpu::PipelineCompilationOptions { constants: &[], zero_initialize_workgroup_memory: false },
             cache: None,
         });
         (pipeline, layout)

@@ -87,20 +87,7 @@ impl GpuState {
 
         let weights = GpuWeights::load(gpu, &model, progress).await?;
         let cache_format = options.cache;
-        Ok(Self {
-            weights,
-            rope,
-            caches,
-            cache_format,
-            max_context,
-            max_pages,
-            step,
-            ids,
-            ring,
-            counters,
-            counter_len,
-            model,
-        })
+        Ok(Self { weights, rope, caches, cache_format, max_context, max_pages, step, ids, ring, counters, counter_len, model })
     }
 }
 

@@ -17,14 +17,7 @@ fn bound(cache: CacheFormat) -> f64 {
 }
 
 fn shape(heads: usize, r: usize, dr: usize) -> Attention {
-    Attention {
-        num_heads: heads,
-        q_lora_rank: None,
-        kv_lora_rank: r,
-        qk_nope_head_dim: 24,
-        qk_rope_head_dim: dr,
-        v_head_dim: 40,
-    }
+    Attention { num_heads: heads, q_lora_rank: None, kv_lora_rank: r, qk_nope_head_dim: 24, qk_rope_head_dim: dr, v_head_dim: 40 }
 }
 
 /// A setup whose cache holds `length - tokens` rows before a step of `tokens`.

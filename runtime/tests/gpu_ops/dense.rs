@@ -28,9 +28,13 @@ fn mat_mul_of_every_format() {
     for format in Format::ALL {
         let &[few, some, many] = columns(format);
         for &kind in kinds(format) {
-            for (cols, tokens, max_tokens, rows, add) in
-                [(few, 1, 1, 77, false), (many, 1, 1, 130, true), (some, 3, 4, 64, false), (some, 8, 70, 5, true), (many, 70, 70, 77, false)]
-            {
+            for (cols, tokens, max_tokens, rows, add) in [
+                (few, 1, 1, 77, false),
+                (many, 1, 1, 130, true),
+                (some, 3, 4, 64, false),
+                (some, 8, 70, 5, true),
+                (many, 70, 70, 77, false),
+            ] {
                 mat_mul(&mut rng, format, kind, [rows, cols], [tokens, max_tokens], add).check(&places, BOUND);
             }
         }
@@ -63,7 +67,9 @@ fn mat_mul_of_every_shape() {
     for format in [Format::F32, Format::BF16, Format::F8E4M3, Format::Q8_0, Format::Q6K] {
         for &cols in columns(format) {
             for &kind in kinds(format) {
-                for (tokens, most, rows) in [(1, 1, 77), (2, 2, 33), (3, 4, 64), (8, 70, 5), (9, 70, 130), (33, 33, 66), (70, 70, 77)] {
+                for (tokens, most, rows) in
+                    [(1, 1, 77), (2, 2, 33), (3, 4, 64), (8, 70, 5), (9, 70, 130), (33, 33, 66), (70, 70, 77)]
+                {
                     mat_mul(&mut rng, format, kind, [rows, cols], [tokens, most], false).check(&places, BOUND);
                 }
             }

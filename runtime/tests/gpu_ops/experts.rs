@@ -59,7 +59,9 @@ fn router_of_every_kind() {
 
 #[test]
 fn router_breaks_ties_by_the_lower_id() {
-    for (scoring, value) in [(Scoring::Sigmoid, 0.0), (Scoring::Softmax, 0.0), (Scoring::Sigmoid, 60.0), (Scoring::Sigmoid, -200.0)] {
+    for (scoring, value) in
+        [(Scoring::Sigmoid, 0.0), (Scoring::Softmax, 0.0), (Scoring::Sigmoid, 60.0), (Scoring::Sigmoid, -200.0)]
+    {
         let mut m = moe(64, 6, 32);
         m.scoring = scoring;
         m.norm_top_k = value > -1.0;

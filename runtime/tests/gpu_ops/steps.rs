@@ -53,7 +53,12 @@ fn tokens_feed_the_next_step_on_the_device() {
                 for ticket in tickets {
                     tokens.push(e.wait(ticket).await.unwrap().token);
                 }
-                let expected: Vec<u32> = (0..100).scan(2, |id, _| { *id = (*id * 5 + 1) % 64; Some(*id) }).collect();
+                let expected: Vec<u32> = (0..100)
+                    .scan(2, |id, _| {
+                        *id = (*id * 5 + 1) % 64;
+                        Some(*id)
+                    })
+                    .collect();
                 assert_eq!(tokens, expected, "{}, {in_flight} in flight", place.name);
                 let after = e.stats();
                 let per_token = |a: u64, b: u64| (b - a) as f64 / 100.0;

@@ -148,14 +148,7 @@ pub fn config(attention: Attention, interleaved: bool, moe: Option<Moe>) -> Conf
 
 /// The least attention that a model can have.
 pub fn small_attention() -> Attention {
-    Attention {
-        num_heads: 1,
-        q_lora_rank: None,
-        kv_lora_rank: 32,
-        qk_nope_head_dim: 8,
-        qk_rope_head_dim: 4,
-        v_head_dim: 8,
-    }
+    Attention { num_heads: 1, q_lora_rank: None, kv_lora_rank: 32, qk_nope_head_dim: 8, qk_rope_head_dim: 4, v_head_dim: 8 }
 }
 
 /// A model and a plan in the making, with what goes in and comes out.

@@ -2,7 +2,10 @@
 
 use pleiad_shaders::{params, shape};
 
-use super::{Bound, Case, Dim, Emit, Lowering, MATVEC_TOKENS, RowCount, matmul::{Operand, Product}};
+use super::{
+    Bound, Case, Dim, Emit, Lowering, MATVEC_TOKENS, RowCount,
+    matmul::{Operand, Product},
+};
 use crate::{
     error::{Error, Result},
     gpu::pipelines::Variant,

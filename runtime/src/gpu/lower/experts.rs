@@ -2,7 +2,10 @@
 
 use pleiad_shaders::{params, shape};
 
-use super::{Bound, Case, Dim, Emit, Lowering, MATVEC_TOKENS, RowCount, matmul::{matvec_shape, product_variant, spread}};
+use super::{
+    Bound, Case, Dim, Emit, Lowering, MATVEC_TOKENS, RowCount,
+    matmul::{matvec_shape, product_variant, spread},
+};
 use crate::{
     error::{Error, Result},
     gpu::{

@@ -181,12 +181,7 @@ impl<'a> Lowering<'a> {
             out_width: p.out.width,
             pad2: 0,
         };
-        let mut bind = vec![
-            ("step", self.step()),
-            ("x", p.x.bound.clone()),
-            ("w", buffer.into()),
-            ("out", p.out.bound.clone()),
-        ];
+        let mut bind = vec![("step", self.step()), ("x", p.x.bound.clone()), ("w", buffer.into()), ("out", p.out.bound.clone())];
         bind.extend(p.gate.map(|g| ("gate", (&g.slabs[slab].buffer).into())));
         (params, bind, if stacked { (rows / w.rows.max(1)) as u32 } else { 1 })
     }

@@ -404,10 +404,18 @@ fn bind_group(gpu: &GpuDevice, pipeline: &Pipeline, uniforms: &Buffer, bind: &[(
         .chain(params)
         .map(|(binding, buffer, offset, size)| wgpu::BindGroupEntry {
             binding,
-            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: std::num::NonZeroU64::new(size) }),
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer,
+                offset,
+                size: std::num::NonZeroU64::new(size),
+            }),
         })
         .collect();
-    gpu.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(&pipeline.label), layout: &pipeline.layout, entries: &entries })
+    gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(&pipeline.label),
+        layout: &pipeline.layout,
+        entries: &entries,
+    })
 }
 
 #[cfg(test)]

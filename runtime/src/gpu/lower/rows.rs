@@ -20,12 +20,7 @@ impl Lowering<'_> {
         let width = m.cols as u32;
         for slab in &m.slabs {
             let variant = Variant::new("embed").set("FORMAT", format_name(m.format));
-            let p = params::Embed {
-                width,
-                row_words: m.row_words as u32,
-                row_base: slab.first as u32,
-                rows: slab.rows as u32,
-            };
+            let p = params::Embed { width, row_words: m.row_words as u32, row_base: slab.first as u32, rows: slab.rows as u32 };
             let bind = vec![
                 ("step", self.step()),
                 ("ids", (&self.state.ids).into()),
