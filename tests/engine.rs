@@ -143,7 +143,8 @@ fn the_context_ends_a_generation_that_reaches_it() {
     let options = GenerateOptions::default();
     let ids = prompt(&engine, "Tell me a story.");
     let fed = ids.len();
-    let mut generation = engine.session().generate(ids, SamplingParams::default(), options);
+    let session = engine.session();
+    let mut generation = session.generate(ids, SamplingParams::default(), options);
     let mut tokens = 0;
     let reason = loop {
         match generation.next_blocking().unwrap() {
@@ -169,7 +170,8 @@ fn routing_adds_up_and_the_surplus_leaves_no_trace() {
         let ids = prompt(&engine, "What is the capital of France?");
         let mut tokens = ids.len() as u32;
         let mut total = 0;
-        let mut generation = engine.session().generate(ids, SamplingParams::default(), options);
+        let session = engine.session();
+        let mut generation = session.generate(ids, SamplingParams::default(), options);
         while let Some(event) = generation.next_blocking() {
             if let Event::Token { activations, .. } = event {
                 let sum: u32 = activations.unwrap().iter().sum();

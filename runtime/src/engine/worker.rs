@@ -137,7 +137,12 @@ impl Worker {
                 self.jobs.push_back(Job::new(request, self.serial, text));
             }
             Command::Close(session) => {
-                self.jobs.retain(|j| j.request.session != session);
+                let (gone, rest) = self.jobs.drain(..).partition(|j| j.request.session == session);
+                self.jobs = rest;
+                let gone: Vec<Job> = gone;
+                for job in gone {
+                    job.send(Event::Done { reason: DoneReason::Cancelled, text: String::new(), stats: job.stats });
+                }
                 if let Some(mut held) = self.sessions.remove(&session) {
                     held.truncate(0, &mut self.pool);
                 }
