@@ -3,9 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failure is a failed test; a skipped part is printed")]
 
 use pleiad_models::Checkpoint;
-use pleiad_runtime::{
-    Activations, DeviceChoice, Engine, EngineOptions, Event, GenerateOptions, SamplingParams, engine,
-};
+use pleiad_runtime::{Activations, DeviceChoice, Engine, EngineOptions, Event, GenerateOptions, SamplingParams, engine};
 use pleiad_tests::gpus;
 use serde_json::Value;
 

@@ -78,8 +78,7 @@ fn another_session_shares_full_pages() {
 fn sessions_take_turns_and_agree_with_themselves_alone() {
     let engine = start(DeviceChoice::Cpu, |o| o.in_flight = 4);
     let texts = ["What is 47 + 85?", "What is the capital of Japan?", "Tell me a story about a fox."];
-    let alone: Vec<Vec<u32>> =
-        texts.iter().map(|t| finish(&engine.session(), prompt(&engine, t), 60).unwrap().0).collect();
+    let alone: Vec<Vec<u32>> = texts.iter().map(|t| finish(&engine.session(), prompt(&engine, t), 60).unwrap().0).collect();
     let sessions: Vec<Session> = texts.iter().map(|_| engine.session()).collect();
     let mut streams: Vec<_> = sessions
         .iter()

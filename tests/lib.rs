@@ -67,7 +67,7 @@ pub fn goldens() -> BTreeMap<String, Golden> {
         let routing = t
             .names()
             .into_iter()
-            .filter_map(|n| layer(n))
+            .filter_map(layer)
             .map(|l| (l, (i64s(&t, &format!("router.{l}.ids")), f32s(&t, &format!("router.{l}.weights")))))
             .collect();
         let name = directory.file_name().unwrap().to_string_lossy().into_owned();

@@ -47,8 +47,23 @@ pub const F8_BLOCK: usize = 128;
 impl Format {
     /// Every format.
     pub const ALL: [Self; 17] = [
-        Self::F32, Self::F16, Self::BF16, Self::F8E4M3, Self::Q8_0, Self::Q4_0, Self::Q4_1, Self::Q5_0, Self::Q5_1,
-        Self::Q2K, Self::Q3K, Self::Q4K, Self::Q5K, Self::Q6K, Self::IQ4NL, Self::IQ4XS, Self::MXFP4,
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::F8E4M3,
+        Self::Q8_0,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::IQ4NL,
+        Self::IQ4XS,
+        Self::MXFP4,
     ];
 
     /// (weights a block, bytes a block) as the file stores them; F8's scales are a tensor of their own.

@@ -44,7 +44,9 @@ pub enum Error {
     #[error("{0}")]
     Shader(String),
     /// The prompt does not fit the context.
-    #[error("the prompt has {prompt} tokens, the context holds {context}; shorten it or raise --ctx-size (the model allows {model})")]
+    #[error(
+        "the prompt has {prompt} tokens, the context holds {context}; shorten it or raise --ctx-size (the model allows {model})"
+    )]
     ContextFull {
         /// Tokens of the prompt.
         prompt: usize,

@@ -75,7 +75,7 @@ impl Held {
     /// whole, because writing to it would change what others see; returns the positions that remain.
     pub fn truncate(&mut self, len: usize, pool: &mut PagePool) -> usize {
         let mut len = len.min(self.tokens.len());
-        if len % PAGE != 0 && self.pages.get(len / PAGE).is_some_and(|&p| !pool.is_sole(p)) {
+        if !len.is_multiple_of(PAGE) && self.pages.get(len / PAGE).is_some_and(|&p| !pool.is_sole(p)) {
             len -= len % PAGE;
         }
         for page in self.pages.drain(len.div_ceil(PAGE)..) {

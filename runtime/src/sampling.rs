@@ -240,7 +240,12 @@ mod tests {
 
     #[test]
     fn penalties_leave_the_logits_as_found() {
-        let mut s = step(SamplingParams { repeat_penalty: 2.0, presence_penalty: 0.5, frequency_penalty: 0.25, ..SamplingParams::default() });
+        let mut s = step(SamplingParams {
+            repeat_penalty: 2.0,
+            presence_penalty: 0.5,
+            frequency_penalty: 0.25,
+            ..SamplingParams::default()
+        });
         s.penalty_last_n = 8;
         [0, 0, 2].into_iter().for_each(|t| s.remember(t));
         let mut logits = vec![4.0, 1.5, -1.0];

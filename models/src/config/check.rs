@@ -69,7 +69,7 @@ pub(super) fn check(c: &Config, file: &str, keys: &Keys) -> Result<()> {
     size(keys.qk_nope_head_dim, a.qk_nope_head_dim, 1 << 13)?;
     size(keys.qk_rope_head_dim, a.qk_rope_head_dim, 1 << 13)?;
     size(keys.v_head_dim, a.v_head_dim, 1 << 13)?;
-    if a.qk_rope_head_dim % 2 != 0 {
+    if !a.qk_rope_head_dim.is_multiple_of(2) {
         return bad(keys.qk_rope_head_dim, format!("is {}, but rotary embedding turns pairs", a.qk_rope_head_dim));
     }
 

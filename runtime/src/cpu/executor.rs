@@ -352,12 +352,9 @@ impl CpuExecutor {
         let (width_in, width_out) = (p.width(x.act), p.width(out.act));
         // A token's heads lie a stride apart, and tokens a whole number of strides: one row index serves both.
         let row = |t: usize, h: usize, width: usize, stride: usize| (t * (width / stride) + h) as u32;
-        let from: Vec<Vec<u32>> =
-            (0..w.count).map(|h| (0..tokens).map(|t| row(t, h, width_in, x.stride)).collect()).collect();
-        let to: Vec<Vec<u32>> =
-            (0..w.count).map(|h| (0..tokens).map(|t| row(t, h, width_out, out.stride)).collect()).collect();
-        let jobs: Vec<Job<'_>> =
-            (0..w.count).map(|h| Job { w: w.matrix(h), gate: None, x: &from[h], out: &to[h] }).collect();
+        let from: Vec<Vec<u32>> = (0..w.count).map(|h| (0..tokens).map(|t| row(t, h, width_in, x.stride)).collect()).collect();
+        let to: Vec<Vec<u32>> = (0..w.count).map(|h| (0..tokens).map(|t| row(t, h, width_out, out.stride)).collect()).collect();
+        let jobs: Vec<Job<'_>> = (0..w.count).map(|h| Job { w: w.matrix(h), gate: None, x: &from[h], out: &to[h] }).collect();
         let mut target = std::mem::take(p.f32_mut(out.act));
         let input = Input::F32 { data: p.f32(x.act), offset: x.offset, stride: x.stride };
         self.matmul(&jobs, &input, &mut Output { data: &mut target, offset: out.offset, stride: out.stride }, false);
@@ -447,8 +444,7 @@ impl CpuExecutor {
         let rows: Vec<Vec<f32>> = (0..pos + tokens).map(|i| self.cache[layer].get(&self.pages, i, width)).collect();
         let q = p.f32(q);
         if self.plain {
-            let shape =
-                twins::ExpandedShape { nope: a.qk_nope_head_dim, value: dv, latent: a.kv_lora_rank, scale };
+            let shape = twins::ExpandedShape { nope: a.qk_nope_head_dim, value: dv, latent: a.kv_lora_rank, scale };
             let (k, v) = (self.model.mat(k_up), self.model.mat(v_up));
             for h in 0..heads {
                 let (k, v) = (k.matrix(h).to_f32(), v.matrix(h).to_f32());

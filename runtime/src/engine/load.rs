@@ -46,11 +46,7 @@ pub async fn choose_device(choice: DeviceChoice) -> Result<Option<Arc<GpuDevice>
 /// Loads a checkpoint. `progress` is called with bytes done and bytes in all.
 ///
 /// With [`DeviceChoice::Auto`], a GPU that refuses the model is left for the CPU, and [`EngineInfo::notice`] says why.
-pub async fn load(
-    checkpoint: &Checkpoint,
-    options: EngineOptions,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Loaded> {
+pub async fn load(checkpoint: &Checkpoint, options: EngineOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Loaded> {
     let start = Instant::now();
     let model_context = checkpoint.config.max_positions;
     let context = options.context.unwrap_or_else(|| model_context.min(DEFAULT_CONTEXT));

@@ -43,8 +43,7 @@ impl Plans {
 
     /// The plan of a step of `tokens` tokens.
     pub fn get(&mut self, executor: &mut Executor, model: &Model, tokens: usize, output: Output) -> Result<PlanId> {
-        let attention =
-            if tokens > self.expanded_from { AttentionForm::Expanded } else { AttentionForm::Absorbed };
+        let attention = if tokens > self.expanded_from { AttentionForm::Expanded } else { AttentionForm::Absorbed };
         let max_tokens = match (tokens, attention) {
             (1, _) => 1,
             (_, AttentionForm::Absorbed) => self.chunk.min(self.expanded_from),

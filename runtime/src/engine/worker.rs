@@ -137,9 +137,8 @@ impl Worker {
                 self.jobs.push_back(Job::new(request, self.serial, text));
             }
             Command::Close(session) => {
-                let (gone, rest) = self.jobs.drain(..).partition(|j| j.request.session == session);
+                let (gone, rest): (VecDeque<Job>, _) = self.jobs.drain(..).partition(|j| j.request.session == session);
                 self.jobs = rest;
-                let gone: Vec<Job> = gone;
                 for job in gone {
                     job.send(Event::Done { reason: DoneReason::Cancelled, text: String::new(), stats: job.stats });
                 }

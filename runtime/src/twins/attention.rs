@@ -57,14 +57,7 @@ pub struct ExpandedShape {
 }
 
 /// [`crate::plan::Op::AttendExpanded`] of one head of one token: `k_up` is `[dn, r]`, `v_up` is `[dv, r]`.
-pub fn attend_expanded(
-    shape: ExpandedShape,
-    q: &[f32],
-    k_up: &[f32],
-    v_up: &[f32],
-    rows: &[&[f32]],
-    out: &mut [f32],
-) {
+pub fn attend_expanded(shape: ExpandedShape, q: &[f32], k_up: &[f32], v_up: &[f32], rows: &[&[f32]], out: &mut [f32]) {
     let r = shape.latent;
     let up = |w: &[f32], n: usize, row: &[f32]| -> Vec<f32> {
         (0..n).map(|i| dot(&w[i * r..(i + 1) * r], &row[..r]) as f32).collect()

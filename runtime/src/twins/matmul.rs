@@ -34,10 +34,9 @@ pub fn matvec_q8(w: &Matrix<'_>, x: &Q8Rows, row: usize, out: &mut [f32]) {
             let at = row * x.width + b * 32;
             for half in 0..2 {
                 let range = half * 16..half * 16 + 16;
-                let dot: i32 =
-                    range.clone().map(|i| i32::from(block.q[i]) * i32::from(x.quants[at + i])).sum();
-                let product = f64::from(block.s[half]) * f64::from(dot)
-                    - f64::from(block.m[half]) * f64::from(x.sums[at / 16 + half]);
+                let dot: i32 = range.clone().map(|i| i32::from(block.q[i]) * i32::from(x.quants[at + i])).sum();
+                let product =
+                    f64::from(block.s[half]) * f64::from(dot) - f64::from(block.m[half]) * f64::from(x.sums[at / 16 + half]);
                 sum += f64::from(x.scales[at / 32]) * product;
             }
         }

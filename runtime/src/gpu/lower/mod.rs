@@ -379,6 +379,7 @@ impl Lowering<'_> {
             bytes.resize(bytes.len().next_multiple_of(4), 0);
             self.gpu.queue.write_buffer(&uniforms, 0, &bytes);
         }
+        #[expect(clippy::mutable_key_type, reason = "a buffer hashes by its identity, which never changes")]
         let mut groups: HashMap<(String, Vec<(u32, Bound)>), BindGroup> = HashMap::new();
         let dispatches = self.gpu.scoped_now("bind groups of a plan", 0, || {
             self.described
