@@ -76,7 +76,7 @@ fn another_session_shares_full_pages() {
 
 #[test]
 fn sessions_take_turns_and_agree_with_themselves_alone() {
-    let engine = start(DeviceChoice::Cpu, |o| o.in_flight = 4);
+    let engine = start(DeviceChoice::Cpu, |o| o.in_flight = Some(4));
     let texts = ["What is 47 + 85?", "What is the capital of Japan?", "Tell me a story about a fox."];
     let alone: Vec<Vec<u32>> = texts.iter().map(|t| finish(&engine.session(), prompt(&engine, t), 60).unwrap().0).collect();
     let sessions: Vec<Session> = texts.iter().map(|_| engine.session()).collect();
@@ -101,7 +101,7 @@ fn sessions_take_turns_and_agree_with_themselves_alone() {
 
 #[test]
 fn cancelling_stops_and_the_session_goes_on() {
-    let engine = start(DeviceChoice::Cpu, |o| o.in_flight = 8);
+    let engine = start(DeviceChoice::Cpu, |o| o.in_flight = Some(8));
     let session = engine.session();
     let ids = prompt(&engine, "Tell me a long story.");
     let mut generation = session.generate(ids.clone(), SamplingParams::default(), GenerateOptions::default());
@@ -164,7 +164,7 @@ fn routing_adds_up_and_the_surplus_leaves_no_trace() {
     let layers = checkpoint.config.dense_layers.iter().filter(|d| !**d).count();
     let mut totals = Vec::new();
     for in_flight in [1, 8] {
-        let engine = start(DeviceChoice::Cpu, |o| o.in_flight = in_flight);
+        let engine = start(DeviceChoice::Cpu, |o| o.in_flight = Some(in_flight));
         let options = GenerateOptions { max_tokens: None, end: vec![1], routing: true };
         let ids = prompt(&engine, "What is the capital of France?");
         let mut tokens = ids.len() as u32;

@@ -25,7 +25,9 @@ pub(crate) fn all() -> Result<()> {
 /// Lints and the tests that need no GPU.
 pub(crate) fn quick() -> Result<()> {
     lints()?;
-    run(&cargo(), &["test", "--release", "--workspace", "--", "--skip", "gpu"])
+    // The same packages and features as above, so that nothing is built twice.
+    let suites = ["--lib", "--bins", "--test", "parity", "--test", "answers", "--test", "engine", "--test", "cli"];
+    run(&cargo(), &[&["test", "--release", "--workspace"], &suites[..], &["--", "--skip", "gpu"]].concat())
 }
 
 fn lints() -> Result<()> {

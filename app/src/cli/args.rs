@@ -45,9 +45,9 @@ pub struct EngineArgs {
     /// Longest context, in tokens [default: the model's, at most 8192]
     #[arg(short, long, value_name = "N", help_heading = "Device")]
     pub ctx_size: Option<NonZeroUsize>,
-    /// Tokens submitted ahead of the one that is read back, at most 32; 1: none
-    #[arg(long, value_name = "K", default_value = "2", value_parser = parse_in_flight, help_heading = "Device")]
-    pub in_flight: usize,
+    /// Tokens submitted before the first of them is read back, at most 32 [default: 2 on a GPU, 1 on the CPU]
+    #[arg(long, value_name = "K", value_parser = parse_in_flight, help_heading = "Device")]
+    pub in_flight: Option<usize>,
     /// Tokens of a prompt computed at once
     #[arg(long, visible_alias = "ubatch-size", value_name = "C", default_value = "512", help_heading = "Device")]
     pub chunk: NonZeroUsize,

@@ -71,7 +71,8 @@ struct Report {
     cache: pleiad_runtime::CacheFormat,
     /// `None`: all.
     threads: Option<usize>,
-    in_flight: usize,
+    /// `None`: the device's default.
+    in_flight: Option<usize>,
     chunk: usize,
     context: usize,
     /// From opening the file to an engine that is ready.

@@ -91,7 +91,7 @@ impl CpuExecutor {
 
     /// The instruction set and number of threads in use, for people.
     pub fn describe(&self) -> String {
-        format!("{:?}, {} threads", self.cpu.isa(), self.cpu.threads())
+        format!("{}, {} threads", self.cpu.isa().name(), self.cpu.threads())
     }
 
     /// Prepares a plan: allocates its activations.

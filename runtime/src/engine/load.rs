@@ -11,7 +11,7 @@ use crate::{
     executor::{DeviceChoice, Executor, LoadOptions},
     gpu::{self, GpuDevice},
     model::Model,
-    step::PAGE,
+    step::{PAGE, RING},
 };
 
 /// The context of a session where nothing else is asked for: enough for a long conversation, small enough for any card.
@@ -31,6 +31,12 @@ impl Loaded {
     /// What was loaded, and where.
     pub fn info(&self) -> &EngineInfo {
         &self.info
+    }
+
+    /// Tokens submitted before the first of them is read back.
+    pub(crate) fn in_flight(&self) -> usize {
+        let default = if matches!(self.executor, Executor::Cpu(_)) { 1 } else { 2 };
+        self.options.in_flight.unwrap_or(default).clamp(1, RING / 2)
     }
 }
 

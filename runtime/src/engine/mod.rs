@@ -43,8 +43,9 @@ pub struct EngineOptions {
     pub positions: Option<usize>,
     /// CPU threads; `None`: all.
     pub threads: Option<usize>,
-    /// Tokens submitted ahead of the one that is read back; 1: none.
-    pub in_flight: usize,
+    /// Tokens submitted before the first of them is read back; 1: none ahead. `None`: 2 on a GPU, and 1 on the CPU, where a
+    /// step is over when it has been submitted.
+    pub in_flight: Option<usize>,
     /// Most tokens of one prefill step.
     pub chunk: usize,
     /// Most bytes of device memory; `None`: what the device has.
@@ -60,7 +61,7 @@ impl Default for EngineOptions {
             context: None,
             positions: None,
             threads: None,
-            in_flight: 2,
+            in_flight: None,
             chunk: 512,
             memory_budget: None,
         }

@@ -78,7 +78,7 @@ impl Worker {
         Self {
             commands,
             plans: Plans::new(&loaded.model, loaded.options.activations, loaded.options.chunk),
-            in_flight: loaded.options.in_flight.clamp(1, crate::step::RING / 2),
+            in_flight: loaded.in_flight(),
             context: loaded.info.context,
             pool: PagePool::new(loaded.load.positions),
             load: loaded.load,
@@ -109,6 +109,9 @@ impl Worker {
             match self.turn(&mut job).await {
                 Ok(Turn::More) => self.jobs.push_back(job),
                 Ok(Turn::Over(reason)) => {
+                    if job.first_token.is_some() {
+                        job.stats.decode_device = difference(self.executor.stats(), job.device_at);
+                    }
                     let text = job.text.take().map_or_else(String::new, TextStream::finish);
                     job.send(Event::Done { reason, text, stats: job.stats });
                 }
@@ -367,8 +370,6 @@ impl Worker {
             }
             left = left.saturating_sub(1);
             if let Some(reason) = job.receive(&output) {
-                let now = self.executor.stats();
-                job.stats.decode_device = difference(now, job.device_at);
                 self.drain(job).await?;
                 return Ok(Turn::Over(reason));
             }
