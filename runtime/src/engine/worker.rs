@@ -298,6 +298,9 @@ impl Worker {
         let readback = Readback { token: last, counters: last && job.request.options.routing };
         let ticket = self.executor.submit(plan, tokens, readback)?;
         let result = self.executor.wait(ticket).await?;
+        if last {
+            check_logit(&result)?;
+        }
         if let Some(held) = self.sessions.get_mut(&session) {
             held.tokens.extend_from_slice(ids);
         }
@@ -364,6 +367,7 @@ impl Worker {
             };
             let fed = job.last;
             let output = self.executor.wait(ticket).await?;
+            check_logit(&output)?;
             if let Some(held) = self.sessions.get_mut(&session) {
                 debug_assert_eq!(held.tokens.len(), position);
                 held.tokens.push(fed);
@@ -449,6 +453,16 @@ impl Job {
         });
         (self.request.options.max_tokens == Some(self.stats.generated_tokens)).then_some(DoneReason::Length)
     }
+}
+
+/// Damaged weights show as logits that are no numbers: never a wrong answer without a word.
+fn check_logit(output: &StepOutput) -> Result<()> {
+    if output.logit.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Invalid(
+        "the model's logits are not finite: its weights are damaged (`pleiad inspect --check` finds where)".into(),
+    ))
 }
 
 fn difference(now: DeviceStats, before: DeviceStats) -> DeviceStats {
