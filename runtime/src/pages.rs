@@ -142,4 +142,49 @@ mod tests {
         a.truncate(0, &mut pool);
         assert_eq!(pool.available(), 2);
     }
+
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever sessions do, every page is either free or held as often as the pool counts, and a page that several
+        /// hold stands for the same tokens.
+        #[test]
+        fn pages_are_never_lost_nor_mixed_up(
+            actions in prop::collection::vec((0usize..4, 0usize..4, 0u32..3, 0usize..400), 1..60)
+        ) {
+            let mut pool = PagePool::new(12 * PAGE);
+            let mut sessions: Vec<Held> = (0..4).map(|_| Held::default()).collect();
+            for (who, other, text, len) in actions {
+                // Three texts with a common beginning.
+                let prompt: Vec<u32> = (0..len as u32).map(|i| if i < 150 { i } else { 1000 * text + i }).collect();
+                let mut held = std::mem::take(&mut sessions[who]);
+                if who != other {
+                    held.adopt(&sessions[other], &prompt, &mut pool);
+                }
+                let common = held.common_prefix(&prompt);
+                let kept = held.truncate(common, &mut pool);
+                prop_assert!(kept <= common && held.tokens == prompt[..kept]);
+                if held.reserve(len, &mut pool) {
+                    held.tokens.extend_from_slice(&prompt[kept..]);
+                } else {
+                    held.truncate(kept, &mut pool);
+                }
+                sessions[who] = held;
+
+                let mut holders = vec![0; pool.capacity()];
+                let mut tokens: Vec<Option<&[u32]>> = vec![None; pool.capacity()];
+                for s in &sessions {
+                    prop_assert!(s.pages.len() * PAGE >= s.tokens.len());
+                    for (i, &page) in s.pages.iter().enumerate() {
+                        let mine = &s.tokens[(i * PAGE).min(s.tokens.len())..((i + 1) * PAGE).min(s.tokens.len())];
+                        let first = *tokens[page as usize].get_or_insert(mine);
+                        prop_assert_eq!(first, mine);
+                        holders[page as usize] += 1;
+                    }
+                }
+                prop_assert_eq!(&holders, &pool.holders);
+                prop_assert_eq!(pool.available(), holders.iter().filter(|&&n| n == 0).count());
+            }
+        }
+    }
 }
