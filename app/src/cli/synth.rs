@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, anyhow};
 use clap::{
     Args,
-    builder::{PossibleValuesParser, TypedValueParser as _},
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _},
 };
 use pleiad_models::synth::{Quant, Shape, SynthOptions, size, write};
 use serde_json::json;
@@ -47,7 +47,13 @@ fn shape_parser() -> impl clap::builder::TypedValueParser<Value = Shape> {
 }
 
 fn quant_parser() -> impl clap::builder::TypedValueParser<Value = Quant> {
-    PossibleValuesParser::new(Quant::ALL.map(Quant::name))
+    // Besides the names, those that llama-quantize takes for them.
+    let short = [("Q4_K_M", "Q4_K"), ("Q5_K_M", "Q5_K"), ("Q3_K_M", "Q3_K"), ("MXFP4_MOE", "MXFP4")];
+    let value = |name| {
+        let aliases = short.iter().filter(move |(long, _)| *long == name).map(|(_, short)| *short);
+        PossibleValue::new(name).aliases(aliases)
+    };
+    PossibleValuesParser::new(Quant::ALL.map(Quant::name).map(value))
         .try_map(|name| Quant::from_name(&name).ok_or_else(|| anyhow!("no mix")))
 }
 
