@@ -120,7 +120,7 @@ impl Recorder<'_> {
     /// The form of `x` that a product of that kind reads.
     fn pick(x: Normed, q8: bool) -> Act {
         let wanted = if q8 { x.q8 } else { x.f32 };
-        wanted.or(x.f32).or(x.q8).unwrap_or(Act(0))
+        wanted.expect("a norm is recorded with all its consumers")
     }
 
     /// `x` as a product with `w` reads it: itself, or quantised.
