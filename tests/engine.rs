@@ -28,7 +28,7 @@ fn finish(session: &Session, prompt: Vec<u32>, max: usize) -> Result<(Vec<u32>, 
             Event::Token { id, .. } => ids.push(id),
             Event::Done { reason, stats, .. } => return Ok((ids, reason, stats)),
             Event::Failed(e) => return Err(e),
-            Event::Prompt(_) | Event::Notice(_) => {}
+            Event::Prompt(_) | Event::Routed(_) | Event::Notice(_) => {}
         }
     }
     panic!("the stream ended without an end");
@@ -116,7 +116,7 @@ fn cancelling_stops_and_the_session_goes_on() {
             }
             Event::Done { reason, .. } => break reason,
             Event::Failed(e) => panic!("{e}"),
-            Event::Prompt(_) | Event::Notice(_) => {}
+            Event::Prompt(_) | Event::Routed(_) | Event::Notice(_) => {}
         }
     };
     assert_eq!(reason, DoneReason::Cancelled);
@@ -150,7 +150,7 @@ fn the_context_ends_a_generation_that_reaches_it() {
             Event::Token { .. } => tokens += 1,
             Event::Done { reason, .. } => break reason,
             Event::Failed(e) => panic!("{e}"),
-            Event::Prompt(_) | Event::Notice(_) => {}
+            Event::Prompt(_) | Event::Routed(_) | Event::Notice(_) => {}
         }
     };
     // The last token is sampled from the last position and has none itself.

@@ -12,7 +12,7 @@ use pleiad_models::Checkpoint;
 use pleiad_runtime::{
     Error, Model,
     cpu::CpuExecutor,
-    executor::{CacheFormat, Executor, LoadOptions},
+    executor::{CacheFormat, Executor, ExpertOptions, LoadOptions},
     gpu::{self, GpuDevice},
 };
 use safetensors::SafeTensors;
@@ -136,7 +136,8 @@ impl Place {
 
     /// Loads a model there, with room for `positions` positions.
     pub fn load(&self, model: &Arc<Model>, positions: usize, cache: CacheFormat) -> Executor {
-        let options = LoadOptions { positions, max_context: positions, cache, threads: None };
+        let experts = ExpertOptions { chunk: positions, ..ExpertOptions::default() };
+        let options = LoadOptions { positions, max_context: positions, cache, threads: None, experts };
         let model = Arc::clone(model);
         match self {
             Self::Plain => Executor::Cpu(Box::new(CpuExecutor::plain(model, &options).unwrap())),

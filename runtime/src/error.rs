@@ -27,6 +27,24 @@ pub enum Error {
         /// Bytes available, where known.
         limit: Option<u64>,
     },
+    /// The memory budget holds too few experts for the model to run.
+    #[error("a memory budget of {} MiB is too small: {what} needs at least {} MiB; raise --memory-budget, or lower --ctx-size", budget >> 20, least.div_ceil(1 << 20))]
+    Budget {
+        /// The model, for people.
+        what: String,
+        /// The budget in bytes.
+        budget: u64,
+        /// The least budget that would do, in bytes.
+        least: u64,
+    },
+    /// A file of the experts' host bank, a profile or a trace could not be read or written.
+    #[error("{file}: {what}")]
+    File {
+        /// Its path.
+        file: String,
+        /// What is wrong, and where in it.
+        what: String,
+    },
     /// A limit of the device or of the model was met.
     #[error("{what}: {needed} needed, the limit is {limit}")]
     Limit {

@@ -1,12 +1,13 @@
 //! One interface over the backends: a model on a device, its plans, and steps through them.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Result,
     cpu::CpuExecutor,
+    experts::{ExpertReport, trace::Routed, ways::WayChoice},
     gpu::{GpuDevice, GpuExecutor},
     model::Model,
     plan::{Act, Plan},
@@ -58,6 +59,41 @@ pub struct LoadOptions {
     pub cache: CacheFormat,
     /// CPU threads; `None`: all.
     pub threads: Option<usize>,
+    /// How a GPU places experts.
+    pub experts: ExpertOptions,
+}
+
+/// How a GPU places experts, and how those that it does not hold are served.
+#[derive(Clone, Debug)]
+pub struct ExpertOptions {
+    /// Most bytes of device memory for weights, latent cache and working memory together; `None`: what the device has.
+    pub budget: Option<u64>,
+    /// How experts that are not resident are served.
+    pub misses: WayChoice,
+    /// Where packed experts and the profile of their use are kept between runs; `None`: nowhere.
+    pub directory: Option<PathBuf>,
+    /// Most experts taken in after a token for whose sake nothing had to be fetched.
+    pub admissions: usize,
+    /// Most tokens of one step.
+    pub chunk: usize,
+    /// Precision of activations in the plans to come: what working memory is estimated from.
+    pub activations: Activations,
+    /// Report which experts every token chose, and how they were served.
+    pub trace: bool,
+}
+
+impl Default for ExpertOptions {
+    fn default() -> Self {
+        Self {
+            budget: None,
+            misses: WayChoice::Auto,
+            directory: None,
+            admissions: 2,
+            chunk: 512,
+            activations: Activations::default(),
+            trace: false,
+        }
+    }
 }
 
 /// A plan prepared by an executor.
@@ -86,6 +122,8 @@ pub struct StepOutput {
     pub logit: f32,
     /// Activations of every expert since the counters were reset: `[layers, E]`, if asked for.
     pub counters: Option<Vec<u32>>,
+    /// The experts that its tokens chose, with [`ExpertOptions::trace`].
+    pub routed: Option<Arc<[Routed]>>,
 }
 
 /// What a device did, since it was loaded.
@@ -103,6 +141,33 @@ pub struct DeviceStats {
     pub weight_bytes: u64,
     /// Bytes uploaded.
     pub uploaded_bytes: u64,
+    /// Experts chosen for a token that were resident. Counted where a layer has fewer slots than experts, or with a trace.
+    pub expert_hits: u64,
+    /// Experts chosen for a token that were not.
+    pub expert_misses: u64,
+    /// Bytes of experts moved to the device while running.
+    pub expert_bytes: u64,
+    /// Times that a step stopped at a layer for the host to serve its misses.
+    pub rendezvous: u64,
+}
+
+impl DeviceStats {
+    /// What was done since `before`; sizes are those of now.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            dispatches: self.dispatches - before.dispatches,
+            submissions: self.submissions - before.submissions,
+            readbacks: self.readbacks - before.readbacks,
+            bind_groups: self.bind_groups - before.bind_groups,
+            weight_bytes: self.weight_bytes,
+            uploaded_bytes: self.uploaded_bytes - before.uploaded_bytes,
+            expert_hits: self.expert_hits - before.expert_hits,
+            expert_misses: self.expert_misses - before.expert_misses,
+            expert_bytes: self.expert_bytes - before.expert_bytes,
+            rendezvous: self.rendezvous - before.rendezvous,
+        }
+    }
 }
 
 /// A model on a device.
@@ -188,6 +253,22 @@ impl Executor {
         match self {
             Self::Cpu(e) => e.reset_counters(),
             Self::Gpu(e) => e.reset_counters(),
+        }
+    }
+
+    /// Where experts are and how misses are served; `None` on the CPU.
+    pub fn experts(&self) -> Option<ExpertReport> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Gpu(e) => Some(e.experts()),
+        }
+    }
+
+    /// Keeps what was learnt about the use of experts for the next start.
+    pub fn save_profile(&self) -> Result<()> {
+        match self {
+            Self::Cpu(_) => Ok(()),
+            Self::Gpu(e) => e.save_profile(),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod executor;
+pub mod experts;
 pub mod forward;
 pub mod gpu;
 pub mod model;

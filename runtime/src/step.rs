@@ -53,8 +53,10 @@ pub struct StepState {
     pub recent_len: u32,
     /// Where the next recent token goes.
     pub recent_head: u32,
-    #[doc(hidden)]
-    pub pad: [u32; 2],
+    /// The layer, plus one, after whose router the plan stopped because an expert was missing; 0: none.
+    pub halt: u32,
+    /// Whether it stops there.
+    pub on_miss: u32,
     /// Ring of the last tokens.
     pub recent: [u32; MAX_RECENT],
 }
@@ -70,6 +72,8 @@ impl Default for StepState {
 impl StepState {
     /// Words of the head.
     pub const WORDS: usize = size_of::<Self>() / 4;
+    /// Byte offset of `halt`; `on_miss` follows.
+    pub const HALT: u64 = std::mem::offset_of!(Self, halt) as u64;
 
     /// Remembers a token for penalties.
     pub fn remember(&mut self, token: u32) {

@@ -2,6 +2,7 @@
 
 /// (path below `wgsl/`, text).
 pub(crate) const FILES: &[(&str, &str)] = &[
+    ("admit.wgsl", include_str!("../wgsl/admit.wgsl")),
     ("attend.wgsl", include_str!("../wgsl/attend.wgsl")),
     ("attend_expanded.wgsl", include_str!("../wgsl/attend_expanded.wgsl")),
     ("attend_merge.wgsl", include_str!("../wgsl/attend_merge.wgsl")),
@@ -10,6 +11,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("expand.wgsl", include_str!("../wgsl/expand.wgsl")),
     ("experts_matmat.wgsl", include_str!("../wgsl/experts_matmat.wgsl")),
     ("experts_matvec.wgsl", include_str!("../wgsl/experts_matvec.wgsl")),
+    ("gather.wgsl", include_str!("../wgsl/gather.wgsl")),
     ("group_count.wgsl", include_str!("../wgsl/group_count.wgsl")),
     ("group_fill.wgsl", include_str!("../wgsl/group_fill.wgsl")),
     ("last_row.wgsl", include_str!("../wgsl/last_row.wgsl")),
@@ -17,6 +19,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("matmat.wgsl", include_str!("../wgsl/matmat.wgsl")),
     ("matvec.wgsl", include_str!("../wgsl/matvec.wgsl")),
     ("norm.wgsl", include_str!("../wgsl/norm.wgsl")),
+    ("place.wgsl", include_str!("../wgsl/place.wgsl")),
     ("quantise.wgsl", include_str!("../wgsl/quantise.wgsl")),
     ("rope.wgsl", include_str!("../wgsl/rope.wgsl")),
     ("router.wgsl", include_str!("../wgsl/router.wgsl")),

@@ -145,7 +145,10 @@ impl KernelInfo {
             "latent" | "expand" => vec![base.clone(), base.flag("CACHE_F32")],
             "attend" => attend_variants(),
             "attend_expanded" => [1, 2, 4, 6, 8].map(|n| base.clone().set("DV_TILES", n)).to_vec(),
-            "router" => vec![base.clone(), base.flag("BIAS")],
+            "router" => {
+                let both = [base.clone(), base.flag("BIAS")];
+                both.iter().flat_map(|d| [d.clone(), d.clone().flag("SLOTS")]).collect()
+            }
             _ => vec![base],
         }
     }
@@ -334,7 +337,20 @@ pub static KERNELS: &[KernelInfo] = &[
         name: "router",
         what: "chooses experts and weighs them",
         params: params::Router::FIELDS,
-        defines: &[Define::Flag("BIAS")],
+        defines: &[Define::Flag("BIAS"), Define::Flag("SLOTS")],
+    },
+    KernelInfo { name: "place", what: "the slots of a routing, looked up again", params: params::Place::FIELDS, defines: &[] },
+    KernelInfo {
+        name: "admit",
+        what: "slots for a token's missing experts, in place of the coldest",
+        params: params::Admit::FIELDS,
+        defines: &[],
+    },
+    KernelInfo {
+        name: "gather",
+        what: "missing experts copied from the host's bank",
+        params: params::Gather::FIELDS,
+        defines: &[],
     },
     KernelInfo {
         name: "experts_matvec",
@@ -348,10 +364,10 @@ pub static KERNELS: &[KernelInfo] = &[
         params: params::Experts::FIELDS,
         defines: &[PRODUCT[0], PRODUCT[1], PRODUCT[2], PRODUCT[3], PRODUCT[4], TN],
     },
-    KernelInfo { name: "group_count", what: "pairs of each expert", params: params::Group::FIELDS, defines: &[] },
+    KernelInfo { name: "group_count", what: "pairs of each slot", params: params::Group::FIELDS, defines: &[] },
     KernelInfo {
         name: "group_fill",
-        what: "pairs sorted by expert, and tiles of them",
+        what: "pairs sorted by slot, and tiles of them",
         params: params::Group::FIELDS,
         defines: &[],
     },

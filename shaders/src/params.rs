@@ -200,8 +200,49 @@ params! {
         scaling: f32,
         /// Rows.
         tokens: u32,
+        /// The mixture layer's number among mixture layers (SLOTS).
+        bank: u32,
+        /// Words before the record in `residency` (SLOTS).
+        record: u32,
+    }
+    /// `place`.
+    Place {
+        /// K.
+        top_k: u32,
+        /// Rows.
+        tokens: u32,
         /// Zero.
         pad: [u32; 2],
+    }
+    /// `admit`.
+    Admit {
+        /// E, up to 512.
+        experts: u32,
+        /// K, up to 64.
+        top_k: u32,
+        /// The mixture layer's number among mixture layers.
+        bank: u32,
+        /// Words before the record in `residency`.
+        record: u32,
+        /// Tokens in which a count halves.
+        half_life: f32,
+        /// Zero.
+        pad: [u32; 3],
+    }
+    /// `gather`.
+    Gather {
+        /// Pieces of 16 bytes of a blob.
+        quads: u32,
+        /// First expert of the part of the host's bank that is bound.
+        bank_first: u32,
+        /// Experts of it.
+        bank_count: u32,
+        /// First slot of the slab bound.
+        slab_first: u32,
+        /// Slots of it.
+        slab_count: u32,
+        /// Zero.
+        pad: [u32; 3],
     }
     /// `experts_matvec` and `experts_matmat`.
     Experts {
@@ -221,24 +262,24 @@ params! {
         blob_words: u32,
         /// K.
         top_k: u32,
-        /// First expert of the slab bound.
+        /// First slot of the slab bound.
         slab_first: u32,
-        /// Experts of the slab bound.
+        /// Slots of the slab bound.
         slab_count: u32,
-        /// Rows of `ids`.
+        /// Rows of `slots`.
         tokens: u32,
         /// Tiles for which `tiles` has room (`experts_matmat`).
         max_tiles: u32,
     }
     /// `group_count` and `group_fill`.
     Group {
-        /// E.
-        experts: u32,
+        /// Slots.
+        slots: u32,
         /// K.
         top_k: u32,
         /// Pairs a tile.
         tile: u32,
-        /// Rows of `ids`.
+        /// Rows of `chosen`.
         tokens: u32,
     }
     /// `swiglu`.

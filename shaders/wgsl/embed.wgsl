@@ -18,7 +18,7 @@ struct Embed {
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let token = group.y;
-    if (token >= step.tokens) {
+    if (token >= token_count(0u)) {
         return;
     }
     let id = ids[token];

@@ -22,7 +22,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     if (row_first >= params.rows || id.y >= min(tiles[0], params.max_tiles)) {
         return;
     }
-    let blob = expert_start(tiles[4u + id.y * 4u]);
+    let blob = slot_start(tiles[4u + id.y * 4u]);
     if (blob == ELSEWHERE) {
         return;
     }

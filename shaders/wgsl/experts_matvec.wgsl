@@ -3,7 +3,8 @@
 #import shared/experts.wgsl
 #import shared/gemv_memory.wgsl
 
-@group(0) @binding(5) var<storage, read> ids: array<u32>;
+// [T, K].
+@group(0) @binding(5) var<storage, read> slots: array<u32>;
 
 var<private> pair: u32;
 
@@ -25,7 +26,7 @@ fn main(
     if (tile * GROUPS * RPT >= params.rows || id.z >= token_count(params.tokens) * params.top_k) {
         return;
     }
-    let blob = expert_start(ids[id.z]);
+    let blob = slot_start(slots[id.z]);
     if (blob == ELSEWHERE) {
         return;
     }

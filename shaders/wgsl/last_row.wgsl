@@ -15,7 +15,8 @@ struct LastRow {
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let e = id.x * 256u + lid;
-    if (e < params.width) {
-        out[e] = x[(max(step.tokens, 1u) - 1u) * params.width + e];
+    let tokens = token_count(0u);
+    if (e < params.width && tokens > 0u) {
+        out[e] = x[(tokens - 1u) * params.width + e];
     }
 }

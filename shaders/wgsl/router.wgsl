@@ -1,6 +1,13 @@
 // Chooses the experts of one token: scores, groups, the top_k best, weights; ids ascend. Ties go to the lower id. One
 // workgroup a token, up to 512 experts.
+//
+// SLOTS: experts live in slots, and not all have one. The slot of each expert chosen is looked up, every choice is recorded,
+// and where one is missing and the step says so, the plan halts after this layer's router.
+#ifdef SLOTS
+#import shared/step.wgsl ACCESS=read_write
+#else
 #import shared/step.wgsl ACCESS=read
+#endif
 #import shared/math.wgsl
 
 struct Router {
@@ -14,8 +21,8 @@ struct Router {
     layer: u32,
     scaling: f32,
     tokens: u32,
-    pad0: u32,
-    pad1: u32,
+    bank: u32,
+    record: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Router;
@@ -26,12 +33,30 @@ struct Router {
 @group(0) @binding(4) var<storage, read_write> ids: array<u32>;
 @group(0) @binding(5) var<storage, read_write> weights: array<f32>;
 @group(0) @binding(6) var<storage, read_write> counters: array<atomic<u32>>;
+#ifdef SLOTS
+// [T, K]: the slot of each expert chosen, or ABSENT.
+@group(0) @binding(7) var<storage, read_write> slots: array<u32>;
+// [banks, E]: the slot of every expert, or ABSENT. From `record` on, [banks, T, K] pairs: expert, HIT or 0; weight.
+@group(0) @binding(8) var<storage, read_write> residency: array<u32>;
+#endif
 
 const WG: u32 = 256u;
 const MOST: u32 = 512u;
 const MOST_GROUPS: u32 = 64u;
 const MOST_CHOSEN: u32 = 64u;
 const NONE: f32 = -1e30;
+#ifdef SLOTS
+const ABSENT: u32 = 0xffffffffu;
+const HIT: u32 = 0x10000u;
+
+var<workgroup> rows_here: u32;
+var<workgroup> missing: atomic<u32>;
+
+// The pair of a chosen expert in the record.
+fn recorded(token: u32, place: u32) -> u32 {
+    return params.record + 2u * ((params.bank * step.tokens + token) * params.top_k + place);
+}
+#endif
 #import shared/reduce.wgsl
 
 // What selection compares: scores and bias; NONE in groups not chosen.
@@ -65,7 +90,18 @@ fn expert_chosen(expert: u32) -> bool {
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lid: u32) {
     let token = id.x;
-    if (token >= token_count(params.tokens)) {
+#ifdef SLOTS
+    if (lid == 0u) {
+        // Another token of this step may have halted the plan at this very layer.
+        let halted_here = step.tokens > 1u && step.halt == params.layer + 1u;
+        rows_here = select(token_count(params.tokens), step.tokens, halted_here);
+        atomicStore(&missing, 0u);
+    }
+    let rows = workgroupUniformLoad(&rows_here);
+#else
+    let rows = token_count(params.tokens);
+#endif
+    if (token >= rows) {
         return;
     }
     let start = token * params.experts;
@@ -150,6 +186,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             if (step.counters_on != 0u && step.stopped == 0u) {
                 atomicAdd(&counters[params.layer * params.experts + e], 1u);
             }
+#ifdef SLOTS
+            let slot = residency[params.bank * params.experts + e];
+            slots[token * params.top_k + place] = slot;
+            residency[recorded(token, place)] = e | select(HIT, 0u, slot == ABSENT);
+            if (slot == ABSENT) {
+                atomicAdd(&missing, 1u);
+            }
+#endif
         }
     }
     workgroupBarrier();
@@ -162,6 +206,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             }
             factor /= sum + 1e-20;
         }
-        weights[token * params.top_k + lid] = chosen_scores[lid] * factor;
+        let weight = chosen_scores[lid] * factor;
+        weights[token * params.top_k + lid] = weight;
+#ifdef SLOTS
+        residency[recorded(token, lid) + 1u] = bitcast<u32>(weight);
+#endif
     }
+#ifdef SLOTS
+    if (lid == 0u && step.on_miss != 0u && step.stopped == 0u && atomicLoad(&missing) != 0u) {
+        step.halt = params.layer + 1u;
+    }
+#endif
 }

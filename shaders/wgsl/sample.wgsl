@@ -52,7 +52,7 @@ var<workgroup> indices: array<u32, WG>;
 var<workgroup> maxima: array<f32, CHUNKS>;
 var<workgroup> list: array<u32, LIST>;
 var<workgroup> list_length: atomic<u32>;
-// stopped; sampling; top_k, 0 for off; round(top_p * 2^24), 2^24 for off.
+// stopped (2: halted, nothing is to be done); sampling; top_k, 0 for off; round(top_p * 2^24), 2^24 for off.
 var<workgroup> modes: vec4<u32>;
 // Digits found so far, what is still to be counted; or the length of the list.
 var<workgroup> found: vec3<u32>;
@@ -307,12 +307,12 @@ fn main(@builtin(local_invocation_index) lid: u32) {
     if (lid == 0u) {
         let top_k = select(0u, step.top_k, step.top_k < params.vocab);
         let top_p = u32(round(clamp(step.top_p, 0.0, 1.0) * ONE));
-        modes = vec4<u32>(step.stopped, select(0u, 1u, step.temperature > 0.0), top_k, top_p);
+        modes = vec4<u32>(select(step.stopped, 2u, step.halt != 0u), select(0u, 1u, step.temperature > 0.0), top_k, top_p);
         picked = 0u;
     }
     let mode = workgroupUniformLoad(&modes);
     if (mode.x != 0u) {
-        if (lid == 0u) {
+        if (lid == 0u && mode.x == 1u) {
             finish(ids[0], 0u);
         }
         return;

@@ -1,11 +1,11 @@
 //! Arguments that several commands share.
 
-use std::{num::NonZeroUsize, time::SystemTime};
+use std::{num::NonZeroUsize, path::PathBuf, time::SystemTime};
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use pleiad_models::GenerationConfig;
-use pleiad_runtime::{Activations, CacheFormat, DeviceChoice, EngineOptions, SamplingParams};
+use pleiad_runtime::{Activations, CacheFormat, DeviceChoice, EngineOptions, SamplingParams, experts::ways::WayChoice};
 
 /// The model.
 #[derive(Args, Clone, Debug)]
@@ -23,9 +23,18 @@ pub struct DeviceArgs {
     /// the CPU
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
     pub device: Device,
-    /// Most memory for weights and latent cache: 6GiB, 512MiB, ...; a model that needs more is refused
+    /// Most GPU memory for weights, experts and latent cache together: 6GiB, 512MiB, ...; experts that do not fit stay in host
+    /// memory [default: what the GPU has]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub memory_budget: Option<u64>,
+    /// How experts that are not on the GPU are served: auto (measured while decoding), gather (kernels copy them from host
+    /// memory), cpu (the CPU computes them) or resume (they are uploaded while the GPU waits)
+    #[arg(long, value_name = "WAY", default_value = "auto")]
+    pub misses: WayChoice,
+    /// Where experts packed for the GPU, and which ones a model uses most, are kept between runs; `none`: nowhere
+    /// [default: the system's directory for caches]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
     /// CPU threads [default: all]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
@@ -144,6 +153,15 @@ impl DeviceArgs {
         }
     }
 
+    /// Where packed experts and profiles are kept.
+    pub fn directory(&self) -> Option<PathBuf> {
+        match &self.cache_dir {
+            Some(d) if d.as_os_str() == "none" => None,
+            Some(d) => Some(d.clone()),
+            None => dirs::cache_dir().map(|d| d.join("pleiad")),
+        }
+    }
+
     /// Storage of the latent cache.
     pub fn cache(&self) -> CacheFormat {
         match self.cache_type {
@@ -166,6 +184,9 @@ impl EngineArgs {
             in_flight: self.in_flight,
             chunk: self.chunk.get(),
             memory_budget: self.device.memory_budget,
+            misses: self.device.misses,
+            directory: self.device.directory(),
+            trace: false,
         })
     }
 }
@@ -223,7 +244,8 @@ fn parse_device(text: &str) -> Result<Device, String> {
     }
 }
 
-fn parse_size(text: &str) -> Result<u64, String> {
+/// A number of bytes: 6GiB, 512MiB, ...
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

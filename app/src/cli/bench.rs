@@ -80,6 +80,8 @@ struct Report {
     /// From opening the file to the first token of the first request, whose kernels were prepared for it.
     first_token_seconds: f64,
     tests: Vec<Test>,
+    /// Where experts were, and how misses were served.
+    experts: Option<pleiad_runtime::experts::ExpertReport>,
     memory: Memory,
 }
 
@@ -124,9 +126,13 @@ struct PerToken {
     uploaded_bytes: f64,
     /// Computed from the shapes and formats in the file.
     weight_bytes_read: u64,
-    /// Experts that a token uses: all of them are resident, so each use is a hit.
-    expert_hits: usize,
-    expert_misses: usize,
+    /// Experts that a token uses and that are resident; all of them where nothing is left out.
+    expert_hits: f64,
+    expert_misses: f64,
+    /// Bytes of experts moved to the device.
+    expert_bytes: f64,
+    /// Times that the host served misses while the device waited.
+    rendezvous: f64,
 }
 
 impl Statistics {
@@ -197,6 +203,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         load_seconds: opened.seconds,
         first_token_seconds,
         tests: results,
+        experts: opened.engine.experts(),
         memory: Memory { peak_host_bytes: peak_host_bytes(), weight_bytes: info.weight_bytes },
     };
     let mut out = Stream::stdout();
@@ -234,7 +241,7 @@ impl Bench<'_> {
                 Event::Failed(error) => return Err(error.into()),
                 // Figures of two devices would be mixed.
                 Event::Notice(notice) => bail!("{notice}"),
-                Event::Prompt(_) | Event::Token { .. } => {}
+                Event::Prompt(_) | Event::Routed(_) | Event::Token { .. } => {}
             }
         }
         Err(anyhow!("the engine ended without an answer"))
@@ -270,8 +277,13 @@ fn test(kind: Kind, tokens: usize, each: &[GenerationStats], opened: &Opened, ac
             bind_groups: a_token(|d| d.bind_groups),
             uploaded_bytes: a_token(|d| d.uploaded_bytes),
             weight_bytes_read: active_bytes,
-            expert_hits: config.moe.as_ref().map_or(0, |m| m.top_k) * mixtures,
-            expert_misses: 0,
+            expert_hits: match opened.engine.experts().and_then(|e| e.bank) {
+                Some(_) => a_token(|d| d.expert_hits),
+                None => (config.moe.as_ref().map_or(0, |m| m.top_k) * mixtures) as f64,
+            },
+            expert_misses: a_token(|d| d.expert_misses),
+            expert_bytes: a_token(|d| d.expert_bytes),
+            rendezvous: a_token(|d| d.rendezvous),
         }),
     }
 }
@@ -308,6 +320,26 @@ fn print(out: &mut Stream, r: &Report) -> Result<()> {
                 size(p.weight_bytes_read),
                 p.uploaded_bytes
             ))?;
+        }
+    }
+    if let Some(e) = r.experts.as_ref().filter(|e| e.bank.is_some()) {
+        let slots: usize = e.slots.iter().sum();
+        out.line(&format!(
+            "{slots} of {} experts resident, {} planned on the device",
+            e.experts * e.slots.len(),
+            size(e.device_bytes)
+        ))?;
+        for p in r.tests.iter().filter_map(|t| t.per_token.as_ref()) {
+            let used = (p.expert_hits + p.expert_misses).max(1.0);
+            out.line(&format!(
+                "a token found {:.1} % of its experts; {} moved, {:.2} rendezvous",
+                100.0 * p.expert_hits / used,
+                size(p.expert_bytes as u64),
+                p.rendezvous
+            ))?;
+        }
+        if let Some(ways) = &e.ways {
+            out.line(&serde_json::to_string(ways)?)?;
         }
     }
     let peak = r.memory.peak_host_bytes.map_or_else(String::new, |b| format!("; at most {} resident", size(b)));

@@ -15,7 +15,7 @@ use rustyline::{
 };
 
 use super::{
-    generate,
+    generate::{self, TraceFile},
     open::Opened,
     run::{self, Printer, TalkArgs},
     term::{Stream, note, size},
@@ -116,11 +116,12 @@ struct Chat<'a> {
     sampling: SamplingParams,
     conversation: Conversation,
     last: Option<GenerationStats>,
+    trace: &'a mut Option<TraceFile>,
     out: Stream,
 }
 
 /// Chats until the person leaves.
-pub fn chat(talk: &TalkArgs, opened: &Opened, sampling: SamplingParams) -> Result<()> {
+pub fn chat(talk: &TalkArgs, opened: &Opened, sampling: SamplingParams, trace: &mut Option<TraceFile>) -> Result<()> {
     let mut chat = Chat {
         talk,
         opened,
@@ -129,6 +130,7 @@ pub fn chat(talk: &TalkArgs, opened: &Opened, sampling: SamplingParams) -> Resul
         sampling,
         conversation: Conversation::new(talk.system_prompt.as_deref()),
         last: None,
+        trace,
         out: Stream::stdout(),
     };
     let info = opened.engine.info();
@@ -247,9 +249,9 @@ impl Chat<'_> {
         let thinking = prompt.thinking;
         let mut printer = Printer::new(&mut self.out, thinking);
         let mut broken = false;
-        let answer = generate::answer(&self.session, prompt.ids, self.sampling.clone(), options, false, &mut |_, text, _| {
-            printer.push(text).inspect_err(|_| broken = true)
-        });
+        let mut print = |_: Option<u32>, text: &str, _: f64| printer.push(text).inspect_err(|_| broken = true);
+        let (sampling, trace) = (self.sampling.clone(), self.trace.as_mut());
+        let answer = generate::answer(&self.session, prompt.ids, sampling, options, false, trace, &mut print);
         // Another answer is another draw, also where the seed was given.
         self.sampling.seed = self.sampling.seed.wrapping_add(1);
         let answer = match answer {

@@ -70,7 +70,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     if let Some(id) = ids.iter().find(|&&id| id as usize >= checkpoint.config.vocab_size) {
         bail!("{file}: token id {id} is beyond the vocabulary of {}", checkpoint.config.vocab_size);
     }
-    let mut on = open::executor(&checkpoint, &args.device, ids.len(), args.json)?;
+    let mut on = open::executor(&checkpoint, &args.device, ids.len(), args.chunk.get().min(ids.len()), args.json)?;
     let options = EvalOptions {
         chunk: args.chunk.get(),
         activations: on.activations,
@@ -98,6 +98,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             "device": on.device,
             "activations": on.activations,
             "seconds": seconds,
+            "stats": on.executor.stats(),
+            "experts": on.executor.experts(),
         }));
     }
     Ok(out.line(&format!(

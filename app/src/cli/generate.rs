@@ -1,9 +1,16 @@
 //! One answer: what the engine says, put together.
 
-use anyhow::{Result, anyhow};
+use std::{
+    fs::File,
+    io::BufWriter,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, anyhow};
 use pleiad_runtime::{
     Event, GenerateOptions, SamplingParams, Session,
     engine::{DoneReason, EngineInfo, GenerationStats},
+    experts::trace::{Routed, TraceFormat, TraceWriter},
 };
 
 use super::{
@@ -38,6 +45,7 @@ pub fn answer(
     sampling: SamplingParams,
     options: GenerateOptions,
     quiet: bool,
+    mut trace: Option<&mut TraceFile>,
     each: &mut Each<'_>,
 ) -> Result<Answer> {
     // Marks of reasoning are text, whether or not the vocabulary calls them special.
@@ -71,6 +79,11 @@ pub fn answer(
                 }
                 return Ok(Answer { text, tokens, reason, stats });
             }
+            Event::Routed(rows) => {
+                if let Some(trace) = &mut trace {
+                    trace.rows(&rows)?;
+                }
+            }
             Event::Notice(notice) => {
                 bar.clear();
                 note(&format!("note: {notice}"));
@@ -81,6 +94,32 @@ pub fn answer(
     Err(anyhow!("the engine ended without an answer"))
 }
 
+/// A file that a trace of routing is written to.
+pub struct TraceFile {
+    path: PathBuf,
+    writer: TraceWriter<BufWriter<File>>,
+}
+
+impl TraceFile {
+    /// Makes the file, or empties it.
+    pub fn create(path: &Path) -> Result<Self> {
+        let named = || path.display().to_string();
+        let file = File::create(path).with_context(named)?;
+        let writer = TraceWriter::new(BufWriter::new(file), TraceFormat::from_path(path)).with_context(named)?;
+        Ok(Self { path: path.to_owned(), writer })
+    }
+
+    fn rows(&mut self, rows: &[Routed]) -> Result<()> {
+        self.writer.rows(rows).with_context(|| self.path.display().to_string())
+    }
+
+    /// Writes what is left.
+    pub fn finish(self) -> Result<()> {
+        let path = self.path;
+        self.writer.finish().map(|_| ()).with_context(|| path.display().to_string())
+    }
+}
+
 /// What an answer took, in one line.
 pub fn summary(stats: &GenerationStats, info: &EngineInfo) -> String {
     let computed = stats.prompt_tokens - stats.reused_tokens;
@@ -88,8 +127,13 @@ pub fn summary(stats: &GenerationStats, info: &EngineInfo) -> String {
         true => format!(", {:.1} tok/s", tokens as f64 / seconds),
         false => String::new(),
     };
+    let (hits, misses) = (stats.decode_device.expert_hits, stats.decode_device.expert_misses);
+    let hit_rate = match hits + misses {
+        0 => String::new(),
+        all => format!(" | {:.1} % of experts resident", 100.0 * hits as f64 / all as f64),
+    };
     format!(
-        "[prompt {} tokens, {} reused{} | answer {} tokens{} | {}]",
+        "[prompt {} tokens, {} reused{} | answer {} tokens{}{hit_rate} | {}]",
         stats.prompt_tokens,
         stats.reused_tokens,
         rate(computed, stats.prefill_seconds),

@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod devices;
 mod eval;
+mod fit;
 mod generate;
 mod inspect;
 mod interrupt;
@@ -13,6 +14,7 @@ mod output;
 mod run;
 mod synth;
 mod term;
+mod trace;
 
 use std::{
     ffi::OsString,
@@ -81,6 +83,18 @@ Examples:
   pleiad inspect model.gguf --tensors
   pleiad inspect model/ --json")]
     Inspect(inspect::InspectArgs),
+    /// What would go where under a memory budget, before anything is loaded
+    #[command(after_help = "\
+Examples:
+  pleiad fit model.gguf
+  pleiad fit model.gguf --memory-budget 6GiB --ctx-size 8192")]
+    Fit(fit::FitArgs),
+    /// What routing traces say: see `pleiad run --trace`
+    #[command(after_help = "\
+Examples:
+  pleiad run --trace trace.csv \"Why is the sky blue?\"
+  pleiad trace replay trace.csv --slots 16,32")]
+    Trace(trace::TraceArgs),
     /// Random weights in a published shape, for benchmarks
     #[command(after_help = "\
 Examples:
@@ -100,6 +114,8 @@ pub fn main() -> ExitCode {
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Devices(args)) => devices::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Fit(args)) => fit::run(&args),
+        Some(Command::Trace(args)) => trace::run(&args),
         Some(Command::Synth(args)) => synth::run(&args),
     }));
     match result {

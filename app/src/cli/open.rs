@@ -2,17 +2,17 @@
 
 use std::{path::Path, sync::Arc, time::Instant};
 
-use anyhow::{Result, bail};
-use pleiad_models::{Checkpoint, inspect};
+use anyhow::Result;
+use pleiad_models::Checkpoint;
 use pleiad_runtime::{
     Activations, DeviceChoice, Engine, EngineOptions, Model,
     engine::{choose_device, load},
-    executor::{Executor, LoadOptions},
+    executor::{Executor, ExpertOptions, LoadOptions},
 };
 
 use super::{
     args::DeviceArgs,
-    term::{Bar, Unit, note, size},
+    term::{Bar, Unit, note},
 };
 
 /// Opens a model by the name that was given to `--model`.
@@ -34,8 +34,6 @@ pub struct Opened {
 pub fn engine(model: &str, options: EngineOptions, quiet: bool) -> Result<Opened> {
     let start = Instant::now();
     let checkpoint = checkpoint(model)?;
-    let context = options.context.unwrap_or(8192).min(checkpoint.config.max_positions);
-    check_budget(&checkpoint, options.memory_budget, options.positions.unwrap_or(2 * context))?;
     let mut bar = Bar::new("Loading", Unit::Bytes, quiet);
     let loaded = pollster::block_on(load(&checkpoint, options, &mut |done, total| bar.set(done, total)))?;
     bar.clear();
@@ -58,16 +56,23 @@ pub struct Bare {
     pub activations: Activations,
 }
 
-/// Loads a model for sequences of up to `positions` tokens.
-pub fn executor(checkpoint: &Checkpoint, args: &DeviceArgs, positions: usize, quiet: bool) -> Result<Bare> {
+/// Loads a model for sequences of up to `positions` tokens, fed `chunk` at a time.
+pub fn executor(checkpoint: &Checkpoint, args: &DeviceArgs, positions: usize, chunk: usize, quiet: bool) -> Result<Bare> {
     let choice = args.choice()?;
-    check_budget(checkpoint, args.memory_budget, positions)?;
     let model = Arc::new(Model::new(&checkpoint.config, &checkpoint.weights));
     let options = LoadOptions {
         positions,
         max_context: positions,
         cache: args.cache(),
         threads: args.threads.map(std::num::NonZeroUsize::get),
+        experts: ExpertOptions {
+            budget: args.memory_budget,
+            misses: args.misses,
+            directory: args.directory(),
+            chunk,
+            activations: args.activations(),
+            ..ExpertOptions::default()
+        },
     };
     let mut bar = Bar::new("Loading", Unit::Bytes, quiet);
     let mut load_on =
@@ -82,34 +87,20 @@ pub fn executor(checkpoint: &Checkpoint, args: &DeviceArgs, positions: usize, qu
     };
     let mut name = device.as_ref().map(|d| d.name());
     let executor = match load_on(device) {
-        Err(e) if auto && let Some(gpu) = name.take() => {
+        // A budget that is too small was asked for: it is for the user to say what then.
+        Err(e) if auto && !matches!(e, pleiad_runtime::Error::Budget { .. }) && let Some(gpu) = name.take() => {
             note(&format!("note: {gpu} cannot hold the model ({e}); running on the CPU"));
             load_on(None)?
         }
         other => other?,
     };
     bar.clear();
+    for notice in executor.experts().into_iter().flat_map(|e| e.notices) {
+        note(&format!("note: {notice}"));
+    }
     let device = match (&executor, name) {
         (Executor::Cpu(cpu), _) => format!("CPU ({})", cpu.describe()),
         (_, name) => name.unwrap_or_default(),
     };
     Ok(Bare { executor, model, device, activations: args.activations() })
-}
-
-/// Refuses a model that needs more than the budget allows: nothing is left out of memory yet.
-fn check_budget(checkpoint: &Checkpoint, budget: Option<u64>, positions: usize) -> Result<()> {
-    let Some(budget) = budget else { return Ok(()) };
-    let what = inspect::describe(checkpoint);
-    let (weights, cache) = (what.parameters.total_bytes, what.cache_bytes_per_token * positions as u64);
-    if weights.saturating_add(cache) > budget {
-        bail!(
-            "--memory-budget {}: {} needs {} for its weights and {} for a latent cache of {positions} positions; \
-             raise the budget, or lower --ctx-size",
-            size(budget),
-            what.source,
-            size(weights),
-            size(cache)
-        );
-    }
-    Ok(())
 }

@@ -1,16 +1,16 @@
 //! `pleiad run`, and `pleiad` without a command: one answer, or a chat.
 
-use std::io::Read as _;
+use std::{io::Read as _, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use pleiad_runtime::{GenerateOptions, SamplingParams, engine::DoneReason};
+use pleiad_runtime::{EngineOptions, GenerateOptions, SamplingParams, engine::DoneReason};
 use serde_json::json;
 
 use super::{
     args::{EngineArgs, ModelArgs, SamplingArgs},
     chat,
-    generate::{self, Answer},
+    generate::{self, Answer, TraceFile},
     interrupt::{self, Interrupted},
     open::{self, Opened},
     term::{self, Stream, note},
@@ -40,6 +40,9 @@ pub struct TalkArgs {
     /// Say more: how it was loaded, the seed, statistics
     #[arg(short, long)]
     pub verbose: bool,
+    /// Write which experts every token chose, and how they were served: CSV, or JSON lines where the name ends in .jsonl
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     #[command(flatten)]
     pub engine: EngineArgs,
     #[command(flatten)]
@@ -69,15 +72,18 @@ pub fn run(args: &RunArgs) -> Result<()> {
         bail!("the prompt is empty");
     }
     interrupt::install();
-    let opened = open::engine(&talk.model.model, talk.engine.options()?, talk.json || talk.json_stream)?;
+    let engine_options = EngineOptions { trace: talk.trace.is_some(), ..talk.engine.options()? };
+    let opened = open::engine(&talk.model.model, engine_options, talk.json || talk.json_stream)?;
+    let mut trace = talk.trace.as_deref().map(TraceFile::create).transpose()?;
     let sampling = talk.sampling.params(&opened.checkpoint.generation);
     if talk.verbose {
-        describe(&opened, &sampling);
+        describe(talk, &opened, &sampling);
     }
     match prompt {
-        Some(text) => once(talk, &opened, sampling, &text),
-        None => chat::chat(talk, &opened, sampling),
+        Some(text) => once(talk, &opened, sampling, &text, &mut trace)?,
+        None => chat::chat(talk, &opened, sampling, &mut trace)?,
     }
+    trace.map_or(Ok(()), TraceFile::finish)
 }
 
 fn read_stdin() -> Result<String> {
@@ -88,7 +94,7 @@ fn read_stdin() -> Result<String> {
 }
 
 /// What was loaded, on standard error.
-fn describe(opened: &Opened, s: &SamplingParams) {
+fn describe(talk: &TalkArgs, opened: &Opened, s: &SamplingParams) {
     let info = opened.engine.info();
     note(&format!(
         "{} on {} ({}), {} of weights, ready after {:.2} s, context {} of {}",
@@ -100,6 +106,16 @@ fn describe(opened: &Opened, s: &SamplingParams) {
         info.context,
         info.model_context
     ));
+    if let Some(e) = opened.engine.experts().filter(|e| e.bank.is_some()) {
+        let (least, most) = (e.slots.iter().min().copied().unwrap_or(0), e.slots.iter().max().copied().unwrap_or(0));
+        note(&format!(
+            "{least} to {most} of {} experts a layer on the GPU ({}), {} planned in all; misses: {}",
+            e.experts,
+            term::size(e.slot_bytes),
+            term::size(e.device_bytes),
+            talk.engine.device.misses
+        ));
+    }
     note(&format!(
         "seed {}, temp {}, top-k {}, top-p {}, min-p {}, repeat-penalty {}, frequency-penalty {}, presence-penalty {}",
         s.seed, s.temperature, s.top_k, s.top_p, s.min_p, s.repeat_penalty, s.frequency_penalty, s.presence_penalty
@@ -128,7 +144,7 @@ pub fn prompter(talk: &TalkArgs, opened: &Opened) -> Result<Prompter> {
 }
 
 /// One answer.
-fn once(talk: &TalkArgs, opened: &Opened, sampling: SamplingParams, text: &str) -> Result<()> {
+fn once(talk: &TalkArgs, opened: &Opened, sampling: SamplingParams, text: &str, trace: &mut Option<TraceFile>) -> Result<()> {
     let prompter = prompter(talk, opened)?;
     let prompt = if talk.raw {
         prompter.raw(text)?
@@ -145,20 +161,22 @@ fn once(talk: &TalkArgs, opened: &Opened, sampling: SamplingParams, text: &str) 
             out.text(&format!("{}\n", json!({ "event": "token", "id": id, "text": text, "seconds": seconds })))?;
             Ok(())
         };
-        let answer = generate::answer(&session, prompt.ids, sampling.clone(), options, true, &mut each)?;
+        let answer = generate::answer(&session, prompt.ids, sampling.clone(), options, true, trace.as_mut(), &mut each)?;
         let mut last = result(opened, &sampling, &answer);
         last["event"] = "done".into();
         out.text(&format!("{last}\n"))?;
         return finish(&answer);
     }
     if talk.json {
-        let answer = generate::answer(&session, prompt.ids, sampling.clone(), options, true, &mut |_, _, _| Ok(()))?;
+        let mut silent = |_: Option<u32>, _: &str, _: f64| Ok(());
+        let answer = generate::answer(&session, prompt.ids, sampling.clone(), options, true, trace.as_mut(), &mut silent)?;
         out.json(&result(opened, &sampling, &answer))?;
         return finish(&answer);
     }
     let answer = {
         let mut printer = Printer::new(&mut out, prompt.thinking);
-        let answer = generate::answer(&session, prompt.ids, sampling, options, false, &mut |_, text, _| printer.push(text))?;
+        let mut print = |_: Option<u32>, text: &str, _: f64| printer.push(text);
+        let answer = generate::answer(&session, prompt.ids, sampling, options, false, trace.as_mut(), &mut print)?;
         printer.finish()?;
         answer
     };
@@ -204,6 +222,7 @@ fn result(opened: &Opened, s: &SamplingParams, answer: &Answer) -> serde_json::V
         },
         "load_seconds": opened.seconds,
         "stats": answer.stats,
+        "experts": opened.engine.experts(),
     })
 }
 

@@ -62,6 +62,11 @@ impl CpuExecutor {
         let rows = options.positions.next_multiple_of(crate::step::PAGE);
         let element = if options.cache == crate::CacheFormat::F16 { 2 } else { 4 };
         let bytes = (rows * width * element * config.num_layers) as u64;
+        // Weights are mapped: the system pages them as it sees fit. The budget is for what must be there.
+        if let Some(budget) = options.experts.budget.filter(|&b| bytes > b) {
+            let what = format!("a latent cache of {rows} positions");
+            return Err(Error::Budget { what, budget, least: bytes });
+        }
         if let Some(available) = available_memory()
             && bytes > available
         {
@@ -531,7 +536,7 @@ fn model_bytes(model: &Model) -> u64 {
 }
 
 /// Memory that the system would give now, where it says so.
-fn available_memory() -> Option<u64> {
+pub(crate) fn available_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)

@@ -10,3 +10,4 @@ pub mod kernels;
 mod rows;
 
 pub use executor::CpuExecutor;
+pub(crate) use executor::available_memory;

@@ -8,7 +8,7 @@ use web_time::Instant;
 use super::{EngineInfo, EngineOptions};
 use crate::{
     Error, Result,
-    executor::{DeviceChoice, Executor, LoadOptions},
+    executor::{DeviceChoice, Executor, ExpertOptions, LoadOptions},
     gpu::{self, GpuDevice},
     model::Model,
     step::{PAGE, RING},
@@ -65,7 +65,16 @@ pub async fn load(checkpoint: &Checkpoint, options: EngineOptions, progress: &mu
     }
     let positions = options.positions.unwrap_or(2 * context).max(context).next_multiple_of(PAGE);
     let model = Arc::new(Model::new(&checkpoint.config, &checkpoint.weights));
-    let load = LoadOptions { positions, max_context: context, cache: options.cache, threads: options.threads };
+    let experts = ExpertOptions {
+        budget: options.memory_budget,
+        misses: options.misses,
+        directory: options.directory.clone(),
+        chunk: options.chunk,
+        activations: options.activations,
+        trace: options.trace,
+        ..ExpertOptions::default()
+    };
+    let load = LoadOptions { positions, max_context: context, cache: options.cache, threads: options.threads, experts };
 
     let mut notice = None;
     let device = match choose_device(options.device).await {
@@ -81,7 +90,8 @@ pub async fn load(checkpoint: &Checkpoint, options: EngineOptions, progress: &mu
         None => (String::new(), "cpu"),
     };
     let executor = match Executor::load(device.clone(), Arc::clone(&model), &load, progress).await {
-        Err(e) if options.device == DeviceChoice::Auto && device.is_some() => {
+        // A budget that is too small was asked for: it is for the user to say what then.
+        Err(e) if options.device == DeviceChoice::Auto && device.is_some() && !matches!(e, Error::Budget { .. }) => {
             notice = Some(format!("{name} cannot hold the model ({e}); running on the CPU"));
             backend = "cpu";
             Executor::load(None, Arc::clone(&model), &load, progress).await?
@@ -91,6 +101,9 @@ pub async fn load(checkpoint: &Checkpoint, options: EngineOptions, progress: &mu
     if let Executor::Cpu(cpu) = &executor {
         name = format!("CPU ({})", cpu.describe());
     }
+    let mut notices: Vec<String> = notice.into_iter().collect();
+    notices.extend(executor.experts().into_iter().flat_map(|e| e.notices));
+    let notice = (!notices.is_empty()).then(|| notices.join("; "));
     let info = EngineInfo {
         model: checkpoint.config.name.clone(),
         device: name,

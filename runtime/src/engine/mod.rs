@@ -9,9 +9,12 @@ mod plans;
 mod request;
 mod worker;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use async_channel::{Receiver, Sender};
@@ -25,6 +28,7 @@ pub use worker::Worker;
 use crate::{
     Error, Result,
     executor::{Activations, CacheFormat, DeviceChoice},
+    experts::{ExpertReport, ways::WayChoice},
     sampling::SamplingParams,
 };
 
@@ -48,8 +52,14 @@ pub struct EngineOptions {
     pub in_flight: Option<usize>,
     /// Most tokens of one prefill step.
     pub chunk: usize,
-    /// Most bytes of device memory; `None`: what the device has.
+    /// Most bytes of device memory for weights, latent cache and working memory; `None`: what the device has.
     pub memory_budget: Option<u64>,
+    /// How experts that the device does not hold are served.
+    pub misses: WayChoice,
+    /// Where packed experts and the profile of their use are kept between runs; `None`: nowhere.
+    pub directory: Option<PathBuf>,
+    /// Report which experts every token chose, and how they were served ([`Event::Routed`]).
+    pub trace: bool,
 }
 
 impl Default for EngineOptions {
@@ -64,6 +74,9 @@ impl Default for EngineOptions {
             in_flight: None,
             chunk: 512,
             memory_budget: None,
+            misses: WayChoice::Auto,
+            directory: None,
+            trace: false,
         }
     }
 }
@@ -104,6 +117,7 @@ pub struct Engine {
     config: Arc<Config>,
     tokenizer: Option<Tokenizer>,
     next_session: Arc<AtomicU64>,
+    experts: Arc<Mutex<Option<ExpertReport>>>,
 }
 
 impl Engine {
@@ -127,13 +141,20 @@ impl Engine {
             config: Arc::new(loaded.model.config.clone()),
             tokenizer: loaded.tokenizer.clone(),
             next_session: Arc::new(AtomicU64::new(0)),
+            experts: Arc::new(Mutex::new(loaded.executor.experts())),
         };
-        (engine, Worker::new(loaded, received))
+        let report = Arc::clone(&engine.experts);
+        (engine, Worker::new(loaded, received, report))
     }
 
     /// What runs, and where.
     pub fn info(&self) -> &EngineInfo {
         &self.info
+    }
+
+    /// Where experts are and how misses are served, as of the last generation that ended; `None` on the CPU.
+    pub fn experts(&self) -> Option<ExpertReport> {
+        self.experts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The model's configuration.

@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 use async_channel::Sender;
 use serde::Serialize;
 
-use crate::{Error, executor::DeviceStats, sampling::SamplingParams};
+use crate::{Error, executor::DeviceStats, experts::trace::Routed, sampling::SamplingParams};
 
 /// What to generate.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +80,8 @@ pub enum Event {
         /// Seconds since the generation started.
         seconds: f64,
     },
+    /// The experts that tokens of this generation chose, and how they were served: with [`super::EngineOptions::trace`].
+    Routed(Arc<[Routed]>),
     /// Something that the user should know; the generation goes on.
     Notice(String),
     /// The generation is over.

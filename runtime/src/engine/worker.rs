@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use async_channel::Receiver;
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     Error, Result,
     executor::{DeviceStats, Executor, LoadOptions, Readback, StepOutput, Ticket},
+    experts::ExpertReport,
     forward::Output,
     model::Model,
     pages::{Held, PagePool},
@@ -26,6 +27,9 @@ use crate::{
 
 /// Tokens that a generation may decode before the next one has its turn.
 const TURN: usize = 16;
+
+/// Share of the memory in use that is tried after an allocation was refused.
+const SHRINK: f64 = 0.85;
 
 /// Owns the device; [`Worker::run`] serves requests until all handles are gone.
 pub struct Worker {
@@ -46,6 +50,8 @@ pub struct Worker {
     on_device: Option<u64>,
     /// Why the worker serves nobody any more.
     broken: Option<Error>,
+    /// What [`super::Engine::experts`] shows.
+    report: Arc<Mutex<Option<ExpertReport>>>,
 }
 
 /// A generation under way.
@@ -74,7 +80,7 @@ enum Turn {
 }
 
 impl Worker {
-    pub(super) fn new(loaded: Loaded, commands: Receiver<Command>) -> Self {
+    pub(super) fn new(loaded: Loaded, commands: Receiver<Command>, report: Arc<Mutex<Option<ExpertReport>>>) -> Self {
         Self {
             commands,
             plans: Plans::new(&loaded.model, loaded.options.activations, loaded.options.chunk),
@@ -90,6 +96,7 @@ impl Worker {
             serial: 0,
             on_device: None,
             broken: None,
+            report,
         }
     }
 
@@ -110,14 +117,22 @@ impl Worker {
                 Ok(Turn::More) => self.jobs.push_back(job),
                 Ok(Turn::Over(reason)) => {
                     if job.first_token.is_some() {
-                        job.stats.decode_device = difference(self.executor.stats(), job.device_at);
+                        job.stats.decode_device = self.executor.stats().since(job.device_at);
                     }
+                    self.publish();
                     let text = job.text.take().map_or_else(String::new, TextStream::finish);
                     job.send(Event::Done { reason, text, stats: job.stats });
                 }
                 Err(e) => self.fail(job, e).await,
             }
         }
+    }
+
+    /// Shows how misses were served, and keeps what was learnt about the use of experts.
+    fn publish(&self) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = self.executor.experts();
+        // A profile that cannot be kept costs a slower start, and no answer.
+        let _ = self.executor.save_profile();
     }
 
     /// The next job in turn. Requests of one session are served in order, so one that waits for another is passed over.
@@ -161,17 +176,25 @@ impl Worker {
             held.truncate(0, &mut self.pool);
         }
         self.on_device = None;
-        if !matches!(error, Error::DeviceLost(_)) {
-            return job.send(Event::Failed(error));
-        }
-        if let Err(error) = self.move_to_cpu().await {
-            self.broken = Some(error.clone());
-            for job in self.jobs.drain(..).chain([job]) {
-                job.send(Event::Failed(error.clone()));
+        let moved = match error {
+            Error::DeviceLost(_) => self.move_to_cpu().await.map(|()| "going on with the CPU".to_owned()),
+            Error::OutOfMemory { .. } => match self.shrink().await {
+                Some(moved) => moved,
+                None => return job.send(Event::Failed(error)),
+            },
+            _ => return job.send(Event::Failed(error)),
+        };
+        let moved = match moved {
+            Ok(moved) => moved,
+            Err(error) => {
+                self.broken = Some(error.clone());
+                for job in self.jobs.drain(..).chain([job]) {
+                    job.send(Event::Failed(error.clone()));
+                }
+                return;
             }
-            return;
-        }
-        let notice = format!("{error}; going on with the CPU");
+        };
+        let notice = format!("{error}; {moved}");
         self.jobs.push_front(job);
         for job in &mut self.jobs {
             job.restart();
@@ -182,11 +205,41 @@ impl Worker {
     /// Loads the model on the CPU after the device was lost. The latent cache is lost with it.
     async fn move_to_cpu(&mut self) -> Result<()> {
         self.executor = Executor::load(None, Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?;
+        self.forget();
+        Ok(())
+    }
+
+    /// Loads the model anew with a smaller memory budget, after an allocation was refused. `None`: it cannot be smaller.
+    async fn shrink(&mut self) -> Option<Result<String>> {
+        let Executor::Gpu(gpu) = &self.executor else { return None };
+        let (device, report) = (Arc::clone(gpu.device()), gpu.experts());
+        let budget = (report.budget.unwrap_or(report.device_bytes) as f64 * SHRINK) as u64;
+        self.load.experts.budget = Some(budget);
+        // Both at a time would need what there is not: the weights come from the file again.
+        let cpu = Executor::load(None, Arc::clone(&self.model), &self.load, &mut |_, _| {}).await;
+        self.executor = match cpu {
+            Ok(cpu) => cpu,
+            Err(e) => return Some(Err(e)),
+        };
+        self.forget();
+        if device.idle().await.is_err() {
+            return Some(Ok("going on with the CPU".into()));
+        }
+        match Executor::load(Some(device), Arc::clone(&self.model), &self.load, &mut |_, _| {}).await {
+            Ok(gpu) => {
+                self.executor = gpu;
+                Some(Ok(format!("going on with a memory budget of {} MiB", budget >> 20)))
+            }
+            Err(e) => Some(Ok(format!("going on with the CPU ({e})"))),
+        }
+    }
+
+    /// Plans and caches are those of another executor now.
+    fn forget(&mut self) {
         self.plans.forget();
         for held in self.sessions.values_mut() {
             held.truncate(0, &mut self.pool);
         }
-        Ok(())
     }
 
     /// A chunk of the prompt, or some tokens. A job that ends, or that others wait behind, leaves nothing in flight.
@@ -298,6 +351,7 @@ impl Worker {
         let readback = Readback { token: last, counters: last && job.request.options.routing };
         let ticket = self.executor.submit(plan, tokens, readback)?;
         let result = self.executor.wait(ticket).await?;
+        job.routed(&result);
         if last {
             check_logit(&result)?;
         }
@@ -314,7 +368,7 @@ impl Worker {
             return Ok(Turn::More);
         }
         let now = self.executor.stats();
-        job.stats.prefill_device = difference(now, job.device_at);
+        job.stats.prefill_device = now.since(job.device_at);
         job.device_at = now;
         if job.first_token.is_none() {
             job.stats.prefill_seconds = job.started.elapsed().as_secs_f64();
@@ -367,6 +421,7 @@ impl Worker {
             };
             let fed = job.last;
             let output = self.executor.wait(ticket).await?;
+            job.routed(&output);
             check_logit(&output)?;
             if let Some(held) = self.sessions.get_mut(&session) {
                 debug_assert_eq!(held.tokens.len(), position);
@@ -426,6 +481,12 @@ impl Job {
         }
     }
 
+    fn routed(&self, output: &StepOutput) {
+        if let Some(routed) = &output.routed {
+            self.send(Event::Routed(Arc::clone(routed)));
+        }
+    }
+
     /// Takes a token that the device sampled; says why the generation is over, if it is.
     fn receive(&mut self, output: &StepOutput) -> Option<DoneReason> {
         self.step.advance(output.token);
@@ -463,15 +524,4 @@ fn check_logit(output: &StepOutput) -> Result<()> {
     Err(Error::Invalid(
         "the model's logits are not finite: its weights are damaged (`pleiad inspect --check` finds where)".into(),
     ))
-}
-
-fn difference(now: DeviceStats, before: DeviceStats) -> DeviceStats {
-    DeviceStats {
-        dispatches: now.dispatches - before.dispatches,
-        submissions: now.submissions - before.submissions,
-        readbacks: now.readbacks - before.readbacks,
-        bind_groups: now.bind_groups - before.bind_groups,
-        uploaded_bytes: now.uploaded_bytes - before.uploaded_bytes,
-        weight_bytes: now.weight_bytes,
-    }
 }

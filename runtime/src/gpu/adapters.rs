@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use wgpu::{Backends, DeviceType, Features, InstanceDescriptor, InstanceFlags, Limits};
+use wgpu::{Backends, DeviceType, Features, InstanceDescriptor, InstanceFlags, Limits, MemoryBudgetThresholds};
 
 use super::device::GpuDevice;
 use crate::error::{Error, Result};
@@ -107,9 +107,14 @@ pub struct GpuAdapter {
     pub description: AdapterDescription,
 }
 
+/// Percent of the device's memory that may be taken, where its driver tells how much there is.
+const MEMORY_SHARE: u8 = 92;
+
 /// Features that kernels or timings use where an adapter has them.
 fn wanted() -> Features {
-    Features::SUBGROUP | Features::SUBGROUP_BARRIER | Features::SHADER_F16 | Features::TIMESTAMP_QUERY
+    let features = Features::SUBGROUP | Features::SUBGROUP_BARRIER | Features::SHADER_F16 | Features::TIMESTAMP_QUERY;
+    // Banks of experts in host memory that kernels read.
+    features | Features::MAPPABLE_PRIMARY_BUFFERS
 }
 
 /// Whether an adapter of that kind and name computes on the CPU.
@@ -148,7 +153,14 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
 pub async fn enumerate() -> Vec<GpuAdapter> {
     // Validation of indirect dispatches would add a dispatch to each of them; debug layers are for debuggers.
     let flags = InstanceFlags::from_env_or_default() - InstanceFlags::VALIDATION_INDIRECT_CALL;
-    let descriptor = InstanceDescriptor { flags, ..InstanceDescriptor::new_without_display_handle_from_env() };
+    // A driver that has promised more than there is moves buffers to host memory, or dies: rather be refused in time.
+    let memory_budget_thresholds =
+        MemoryBudgetThresholds { for_resource_creation: Some(MEMORY_SHARE), for_device_loss: None };
+    let descriptor = InstanceDescriptor {
+        flags,
+        memory_budget_thresholds,
+        ..InstanceDescriptor::new_without_display_handle_from_env()
+    };
     let instance = wgpu::Instance::new(descriptor);
     let mut found = instance.enumerate_adapters(Backends::all()).await;
     found.sort_by_key(|a| {

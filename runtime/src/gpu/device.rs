@@ -3,7 +3,10 @@
 use std::{
     fmt,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -34,6 +37,8 @@ pub struct GpuDevice {
     pub tier: Tier,
     /// Whether kernels may use f16 arithmetic.
     pub f16: bool,
+    /// Whether kernels can read buffers in host memory.
+    pub host_visible: bool,
     /// The limits it was opened with.
     pub limits: Limits,
     faults: Arc<Mutex<Faults>>,
@@ -41,6 +46,20 @@ pub struct GpuDevice {
     pipelines: Arc<Mutex<Pipelines>>,
     /// Most bytes of a weight buffer, where it is less than the device would bind.
     slab_limit: Option<u64>,
+    /// Failures to come (tests of recovery).
+    planted: Arc<Planted>,
+}
+
+/// Failures that tests plant: so many of the next ones of that kind fail.
+#[derive(Debug, Default)]
+struct Planted {
+    slabs: AtomicU32,
+    uploads: AtomicU32,
+}
+
+/// Takes one of the failures planted, if there is any left.
+fn strikes(planted: &AtomicU32) -> bool {
+    planted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok()
 }
 
 impl fmt::Debug for GpuDevice {
@@ -71,6 +90,7 @@ impl GpuDevice {
         Self {
             tier: if features.contains(wgpu::Features::SUBGROUP) { Tier::Subgroup } else { Tier::Plain },
             f16: features.contains(wgpu::Features::SHADER_F16),
+            host_visible: features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
             limits: device.limits(),
             device,
             queue,
@@ -79,6 +99,7 @@ impl GpuDevice {
             faults,
             pipelines: Arc::default(),
             slab_limit: None,
+            planted: Arc::default(),
         }
     }
 
@@ -127,9 +148,16 @@ impl GpuDevice {
             limits: self.limits.clone(),
             faults: Arc::clone(&self.faults),
             pipelines: Arc::clone(&self.pipelines),
+            planted: Arc::clone(&self.planted),
             slab_limit: Some(bytes),
             ..*self
         }
+    }
+
+    /// Makes the next `slabs` allocations of expert slots, and the next `uploads` uploads of an expert, fail (tests of recovery).
+    pub fn plant_failures(&self, slabs: u32, uploads: u32) {
+        self.planted.slabs.store(slabs, Ordering::Relaxed);
+        self.planted.uploads.store(uploads, Ordering::Relaxed);
     }
 
     /// Closes the device as if the driver had lost it (tests of recovery).
@@ -198,6 +226,22 @@ impl GpuDevice {
         let size = self.buffer_size(what, size)?;
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
         self.scoped_now(what, size, || self.device.create_buffer(&descriptor))
+    }
+
+    /// A buffer of expert slots.
+    pub(crate) async fn slab(&self, what: &str, size: u64, usage: BufferUsages) -> Result<wgpu::Buffer> {
+        if strikes(&self.planted.slabs) {
+            return Err(Error::OutOfMemory { what: format!("{what} on the GPU"), bytes: size, limit: None });
+        }
+        self.buffer(what, size, usage).await
+    }
+
+    /// Writes an expert, or a part of one, to a slot. An error leaves the slot undefined.
+    pub(crate) fn write_slot(&self, buffer: &wgpu::Buffer, offset: u64, data: &[u8]) -> Result<()> {
+        if strikes(&self.planted.uploads) {
+            return Err(Error::OutOfMemory { what: "an expert's upload".into(), bytes: data.len() as u64, limit: None });
+        }
+        self.scoped_now("an expert's upload", data.len() as u64, || self.queue.write_buffer(buffer, offset, data))
     }
 
     fn buffer_size(&self, what: &str, size: u64) -> Result<u64> {

@@ -1,21 +1,30 @@
 //! Steps through prepared plans: one command encoder, one compute pass, one submission and one small readback each.
 //!
 //! Several steps may be in flight: the sampled token feeds the next step on the device, and each step copies its result to a
-//! buffer of a ring made when the model was loaded. Nothing is created while decoding.
+//! buffer of a ring made when the model was loaded. Nothing is created while decoding. A step whose layers miss experts takes
+//! more than one submission: see `serve`.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use async_channel::Receiver;
+use web_time::Instant;
 use wgpu::{Buffer, BufferUsages, SubmissionIndex};
 
 use super::{
     device::GpuDevice,
-    plan::GpuPlan,
+    plan::{GpuPlan, Part, StepShape},
+    serve::Server,
+    slots::CHOICE_WORDS,
     state::{GpuState, RING_WORDS},
 };
 use crate::{
     error::{Error, Result},
     executor::{DeviceStats, LoadOptions, PlanId, Readback, StepOutput, Ticket},
+    experts::{
+        ExpertReport,
+        trace::Served,
+        ways::Way,
+    },
     model::Model,
     plan::{Act, Kind, Plan},
     q8::Q8Rows,
@@ -29,41 +38,100 @@ const TOKEN_BYTES: u64 = (RING_WORDS * 4) as u64;
 /// Most bytes read back at a time.
 const READ_BYTES: u64 = 64 << 20;
 
-type Mapped = Receiver<Result<(), wgpu::BufferAsyncError>>;
+pub(super) type Mapped = Receiver<Result<(), wgpu::BufferAsyncError>>;
 
-/// A submitted step whose result was not fetched yet.
-struct Pending {
-    ticket: u64,
-    submission: SubmissionIndex,
-    readback: Readback,
-    /// Where the result goes.
-    slot: Option<(Buffer, Mapped)>,
+/// What a step was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    pub plan: usize,
+    pub tokens: u32,
+    /// Positions that the cache holds after it.
+    pub length: u32,
+    pub readback: Readback,
     /// `sampled` as the step finds it unless generation has stopped.
-    sampled: u32,
+    pub sampled: u32,
+}
+
+/// Where things lie in a buffer that a step is read back by, in words: the ring's slot, `halt`, the record of choices, what the
+/// experts of the layers read, the counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Layout {
+    pub record: usize,
+    pub rows: usize,
+    pub counters: usize,
+}
+
+impl Layout {
+    /// Words before the record.
+    pub const HEAD: usize = RING_WORDS + 4;
+
+    pub fn words(&self) -> usize {
+        Self::HEAD + self.record + self.rows + self.counters
+    }
+}
+
+/// A part of a step on its way.
+pub(super) struct Flight {
+    pub submission: SubmissionIndex,
+    /// Where its result goes.
+    pub slot: Option<(Buffer, Mapped)>,
+    pub layout: Layout,
+    /// The operation before which it ends.
+    pub end: usize,
+}
+
+/// How far a step is.
+pub(super) enum Stage {
+    /// Not submitted: steps before it may have to be taken up again, or it takes more than one submission.
+    Waiting,
+    /// Submitted, to its end or to a layer on the way.
+    Running(Flight),
+    /// Over.
+    Done(StepOutput),
+}
+
+/// A step whose result was not fetched yet.
+pub(super) struct Pending {
+    pub ticket: u64,
+    pub run: Run,
+    pub stage: Stage,
+    /// How its misses are served.
+    pub way: Option<Way>,
+    pub started: Instant,
+    /// Misses served so far: bank, expert, how.
+    pub served: Vec<(usize, u16, Served)>,
+    /// Layers that missed.
+    pub layers_missed: u32,
 }
 
 /// A model on a GPU, with its plans.
 pub struct GpuExecutor {
-    gpu: Arc<GpuDevice>,
-    state: GpuState,
-    plans: Vec<GpuPlan>,
-    pending: VecDeque<Pending>,
+    pub(super) gpu: Arc<GpuDevice>,
+    pub(super) state: GpuState,
+    /// Where experts live in slots, or their use is recorded.
+    pub(super) server: Option<Box<Server>>,
+    pub(super) plans: Vec<GpuPlan>,
+    pub(super) pending: VecDeque<Pending>,
     free: Vec<Buffer>,
     next_ticket: u64,
     /// What the host knows of the device's step state: tokens, position, sampled.
-    tokens: u32,
+    pub(super) tokens: u32,
     pos: u32,
     sampled: u32,
     last: StepOutput,
-    stats: DeviceStats,
+    report: ExpertReport,
+    pub(super) stats: DeviceStats,
 }
 
 impl GpuExecutor {
     /// Uploads `model` to `device` and makes its latent caches. `progress` is called with bytes done and in all.
     ///
+    /// Where the budget, or the device, does not hold all experts, as many as fit get slots.
+    ///
     /// # Errors
     ///
-    /// Out of memory, a limit of the device, or its loss; the device may be used again after the first two.
+    /// Out of memory, a limit of the device, or its loss; the device may be used again after the first two. A budget that does
+    /// not hold what a token needs at the least.
     pub async fn load(
         device: Arc<GpuDevice>,
         model: Arc<Model>,
@@ -71,17 +139,24 @@ impl GpuExecutor {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let gpu = device;
-        let state = GpuState::load(&gpu, model, options, progress).await?;
-        let slot_bytes = TOKEN_BYTES + (state.counter_len * 4) as u64;
+        let (state, server, report) = super::serve::load(&gpu, model, options, progress).await?;
+        let banks = state.model.banks.len();
+        let top_k = state.model.config.moe.as_ref().map_or(0, |m| m.top_k);
+        let record = if state.slots.is_some() { banks * top_k * CHOICE_WORDS } else { 0 };
+        // Of one token; its experts read h values, in 8 bits or in f32, or in both.
+        let rows = if server.as_ref().is_some_and(|s| s.partial()) { state.model.config.hidden_size * 2 } else { 0 };
+        let slot_words = Layout { record, rows, counters: state.counter_len }.words();
         let mut free = Vec::with_capacity(SLOTS);
         for _ in 0..SLOTS {
-            free.push(gpu.buffer("readback", slot_bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST).await?);
+            let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+            free.push(gpu.buffer("readback", (slot_words * 4) as u64, usage).await?);
         }
         let stats =
             DeviceStats { weight_bytes: state.weights.bytes, uploaded_bytes: state.weights.bytes, ..DeviceStats::default() };
         Ok(Self {
             gpu,
             state,
+            server,
             plans: Vec::new(),
             pending: VecDeque::new(),
             free,
@@ -90,6 +165,7 @@ impl GpuExecutor {
             pos: 0,
             sampled: 0,
             last: StepOutput::default(),
+            report,
             stats,
         })
     }
@@ -105,6 +181,10 @@ impl GpuExecutor {
     ///
     /// Out of memory, a limit of the device, or a kernel that its driver refuses.
     pub fn compile(&mut self, plan: &Plan) -> Result<PlanId> {
+        if let Some(slots) = self.state.slots.as_ref().filter(|s| plan.max_tokens > s.tokens) {
+            let (needed, limit) = (plan.max_tokens as u64, slots.tokens as u64);
+            return Err(Error::Limit { what: "tokens of one step, as the model was loaded".into(), needed, limit });
+        }
         let plan = GpuPlan::compile(&self.gpu, &self.state, plan)?;
         self.stats.bind_groups += plan.bind_groups;
         self.plans.push(plan);
@@ -113,7 +193,9 @@ impl GpuExecutor {
 
     /// Sets what the next steps read. Entries of `pages` beyond the context are ignored.
     pub fn write_step(&mut self, step: &StepState, pages: &[u32]) {
-        self.upload(&self.state.step.clone(), bytemuck::cast_slice(std::slice::from_ref(step)));
+        let on_miss = self.server.as_ref().map_or(0, |s| s.on_miss);
+        let step = StepState { halt: 0, on_miss, ..*step };
+        self.upload(&self.state.step.clone(), bytemuck::cast_slice(std::slice::from_ref(&step)));
         self.write_pages(pages);
         // A slot that no step has written since then must not look like a result.
         self.upload(&self.state.ring.clone(), &[u32::MAX; RING * RING_WORDS]);
@@ -131,11 +213,11 @@ impl GpuExecutor {
         self.upload(&self.state.ids.clone(), &ids[..ids.len().min(super::state::MAX_IDS)]);
     }
 
-    fn upload(&mut self, buffer: &Buffer, words: &[u32]) {
+    pub(super) fn upload(&mut self, buffer: &Buffer, words: &[u32]) {
         self.upload_at(buffer, 0, words);
     }
 
-    fn upload_at(&mut self, buffer: &Buffer, offset: u64, words: &[u32]) {
+    pub(super) fn upload_at(&mut self, buffer: &Buffer, offset: u64, words: &[u32]) {
         if !words.is_empty() {
             self.gpu.queue.write_buffer(buffer, offset, bytemuck::cast_slice(words));
             self.stats.uploaded_bytes += (words.len() * 4) as u64;
@@ -149,45 +231,102 @@ impl GpuExecutor {
     /// A lost device, or a step that does not fit the plan or the context.
     pub fn submit(&mut self, plan: PlanId, tokens: usize, readback: Readback) -> Result<Ticket> {
         self.gpu.check()?;
-        let length = self.fits(plan, tokens)?;
-        let slot = if readback.token || readback.counters { Some(self.take_slot()?) } else { None };
-        if tokens as u32 != self.tokens {
-            self.upload(&self.state.step.clone(), &[tokens as u32]);
-            self.tokens = tokens as u32;
+        let length = self.fits(plan, tokens)? as u32;
+        let run = Run { plan: plan.0, tokens: tokens as u32, length, readback, sampled: self.sampled };
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.pending.push_back(Pending {
+            ticket,
+            run,
+            stage: Stage::Waiting,
+            way: None,
+            started: Instant::now(),
+            served: Vec::new(),
+            layers_missed: 0,
+        });
+        let last = self.pending.len() - 1;
+        if self.may_start(last) {
+            self.start(last)?;
         }
-        let plan = &self.plans[plan.0];
+        if self.plans[plan.0].samples {
+            self.pos += tokens as u32;
+            self.sampled += 1;
+        }
+        Ok(Ticket(ticket))
+    }
+
+    /// Submits operations of step `i` from `from` on, after `lead`, up to `end`, with its readback.
+    pub(super) fn send(&mut self, i: usize, lead: &[Part], from: usize, end: usize) -> Result<()> {
+        let Some(p) = self.pending.get(i) else { return Ok(()) };
+        let (run, started) = (p.run, p.started);
+        let plan = &self.plans[run.plan];
+        let whole = end == plan.ops;
+        let tracked = self.state.slots.is_some();
+        // Misses are known from the record; without layers that miss it is of interest once, at the end.
+        let misses = self.server.as_ref().is_some_and(|s| s.partial());
+        let (token, counters) = (whole && run.readback.token, whole && run.readback.counters);
+        let layout = Layout {
+            record: if tracked && (whole || misses) { plan.mixtures.len() * run.tokens as usize * plan.top_k() * CHOICE_WORDS } else { 0 },
+            rows: if self.wants_rows(i) { plan.cold_words(run.tokens as usize) } else { 0 },
+            counters: if counters { self.state.counter_len } else { 0 },
+        };
+        let reads = token || counters || layout.record > 0;
+        let slot = if reads { Some(self.take_slot(layout.words())?) } else { None };
+        if run.tokens != self.tokens {
+            self.upload(&self.state.step.clone(), &[run.tokens]);
+            self.tokens = run.tokens;
+        }
+        let plan = &self.plans[run.plan];
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
         {
+            let gather = self.pending[i].way == Some(Way::Gather);
+            let shape = StepShape { tokens: run.tokens, length: run.length, gather };
             let mut pass =
                 encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("step"), timestamp_writes: None });
-            self.stats.dispatches += plan.encode(&mut pass, tokens as u32, length as u32);
+            for part in lead.iter().chain([&Part::Ops(from..end)]) {
+                self.stats.dispatches += plan.encode(&mut pass, part, shape);
+            }
         }
         if let Some(slot) = &slot {
-            if readback.token {
-                let place = u64::from(self.sampled) % RING as u64 * TOKEN_BYTES;
-                encoder.copy_buffer_to_buffer(&self.state.ring, place, slot, 0, TOKEN_BYTES);
+            let mut at = 0;
+            let mut copy = |from: &Buffer, offset: u64, words: usize, place: u64| {
+                encoder.copy_buffer_to_buffer(from, offset, slot, place, (words * 4) as u64);
+            };
+            if token {
+                copy(&self.state.ring, u64::from(run.sampled) % RING as u64 * TOKEN_BYTES, RING_WORDS, 0);
             }
-            if readback.counters && self.state.counter_len > 0 {
-                let bytes = (self.state.counter_len * 4) as u64;
-                encoder.copy_buffer_to_buffer(&self.state.counters, 0, slot, TOKEN_BYTES, bytes);
+            if misses {
+                copy(&self.state.step, StepState::HALT, 1, TOKEN_BYTES);
+            }
+            at += Layout::HEAD;
+            if let Some(slots) = self.state.slots.as_ref().filter(|_| layout.record > 0) {
+                copy(&slots.tables, (slots.record * 4) as u64, layout.record, (at * 4) as u64);
+            }
+            at += layout.record;
+            if layout.rows > 0 {
+                for act in plan.cold_inputs() {
+                    let words = act.row_words * run.tokens as usize;
+                    copy(&act.buffer, 0, words, (at * 4) as u64);
+                    at += words;
+                }
+            }
+            if layout.counters > 0 {
+                copy(&self.state.counters, 0, layout.counters, (at * 4) as u64);
             }
         }
         let submission = self.gpu.queue.submit([encoder.finish()]);
         self.stats.submissions += 1;
         self.stats.readbacks += u64::from(slot.is_some());
         let slot = slot.map(|buffer| {
-            let mapped = map(&buffer, buffer.size());
+            let mapped = map(&buffer, (layout.words() * 4) as u64);
             (buffer, mapped)
         });
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.pending.push_back(Pending { ticket, submission, readback, slot, sampled: self.sampled });
-        if plan.samples {
-            self.pos += tokens as u32;
+        if whole && plan.samples {
             self.tokens = 1;
-            self.sampled += 1;
         }
-        Ok(Ticket(ticket))
+        self.pending[i].started = started;
+        self.pending[i].stage = Stage::Running(Flight { submission, slot, layout, end });
+        Ok(())
     }
 
     /// Checks a step against plan, step state and context; returns the positions that it sees.
@@ -205,15 +344,30 @@ impl GpuExecutor {
     }
 
     /// A free readback buffer; results that nobody fetched in time are given up, the oldest first.
-    fn take_slot(&mut self) -> Result<Buffer> {
-        while self.free.is_empty() {
-            let Some(oldest) = self.pending.pop_front() else { break };
-            if let Some((buffer, _)) = oldest.slot {
-                buffer.unmap();
-                self.free.push(buffer);
+    fn take_slot(&mut self, words: usize) -> Result<Buffer> {
+        let bytes = (words * 4) as u64;
+        while !self.free.iter().any(|b| b.size() >= bytes) {
+            let stale = self.pending.iter().position(|p| matches!(&p.stage, Stage::Running(f) if f.slot.is_some()));
+            if self.server.is_none()
+                && let Some(mut oldest) = stale.and_then(|i| self.pending.remove(i))
+            {
+                self.give_up(&mut oldest);
+            } else {
+                // Of a chunk: larger than those of single tokens.
+                self.free.push(self.gpu.buffer_now("readback", bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?);
             }
         }
-        self.free.pop().ok_or_else(|| Error::Gpu("no readback buffer is left".into()))
+        let smallest = (0..self.free.len()).filter(|&i| self.free[i].size() >= bytes).min_by_key(|&i| self.free[i].size());
+        let Some(i) = smallest else { return Err(Error::Gpu("no readback buffer is left".into())) };
+        Ok(self.free.swap_remove(i))
+    }
+
+    /// Takes back the buffer of a step whose result is not wanted.
+    pub(super) fn give_up(&mut self, pending: &mut Pending) {
+        if let Stage::Running(Flight { slot: Some((buffer, _)), .. }) = std::mem::replace(&mut pending.stage, Stage::Waiting) {
+            buffer.unmap();
+            self.free.push(buffer);
+        }
     }
 
     /// Waits for a step. A step that began after generation had stopped repeats the last token.
@@ -222,31 +376,69 @@ impl GpuExecutor {
     ///
     /// A lost device; a ticket whose result was fetched or given up.
     pub async fn wait(&mut self, ticket: Ticket) -> Result<StepOutput> {
-        let at = self.pending.iter().position(|p| p.ticket == ticket.0);
-        let Some(p) = at.and_then(|i| self.pending.remove(i)) else {
+        let Some(mut at) = self.pending.iter().position(|p| p.ticket == ticket.0) else {
             return Err(Error::Invalid(format!("the result of step {} is not waiting", ticket.0)));
         };
-        let Some((buffer, mapped)) = p.slot else {
+        let mut failed = Ok(());
+        // Steps may miss experts: they are completed in order.
+        for i in if self.server.is_some() { 0..at + 1 } else { at..at + 1 } {
+            failed = self.complete(i).await;
+            if failed.is_err() {
+                break;
+            }
+        }
+        if failed.is_err() {
+            // What is under way is of no use any more.
+            while let Some(mut p) = self.pending.pop_front() {
+                self.give_up(&mut p);
+            }
+            failed?;
+            at = 0;
+        }
+        match self.pending.remove(at).map(|p| p.stage) {
+            Some(Stage::Done(output)) => Ok(output),
+            _ => Err(Error::Invalid(format!("the result of step {} is not waiting", ticket.0))),
+        }
+    }
+
+    /// Fetches what step `i` has read back so far: its words, and where the submission ended.
+    pub(super) async fn fetch(&mut self, i: usize) -> Result<(Vec<u32>, Layout, usize)> {
+        let Some(p) = self.pending.get_mut(i) else { return Ok((Vec::new(), Layout::default(), 0)) };
+        let Stage::Running(flight) = std::mem::replace(&mut p.stage, Stage::Waiting) else {
+            return Err(Error::Gpu("a step that was not submitted has no result".into()));
+        };
+        let Some((buffer, mapped)) = flight.slot else {
             if cfg!(target_arch = "wasm32") {
                 self.gpu.idle().await?;
             } else {
-                self.gpu.block(Some(p.submission))?;
+                self.gpu.block(Some(flight.submission))?;
             }
             self.gpu.check()?;
-            return Ok(StepOutput::default());
+            return Ok((Vec::new(), flight.layout, flight.end));
         };
-        let words = read_mapped(&self.gpu, &buffer, buffer.size(), &mapped, Some(p.submission)).await?;
+        let bytes = (flight.layout.words() * 4) as u64;
+        let words = read_mapped(&self.gpu, &buffer, bytes, &mapped, Some(flight.submission)).await?;
         self.free.push(buffer);
         self.gpu.check()?;
-        let (slot, counters) = words.split_at(RING_WORDS.min(words.len()));
-        // A step after the end leaves the slot alone, or says that it came after the end.
-        if let (true, &[token, logit, 0, sampled]) = (p.readback.token, slot)
-            && sampled == p.sampled
-        {
-            (self.last.token, self.last.logit) = (token, f32::from_bits(logit));
+        Ok((words, flight.layout, flight.end))
+    }
+
+    /// The result of a run from what it has read back, and whether it came before the end of the generation.
+    pub(super) fn output(&mut self, run: &Run, words: &[u32], layout: Layout) -> (StepOutput, bool) {
+        let slot = words.get(..RING_WORDS).unwrap_or_default();
+        let mut alive = true;
+        if run.readback.token {
+            // A step after the end leaves the slot alone, or says that it came after the end.
+            match *slot {
+                [token, logit, 0, sampled] if sampled == run.sampled => {
+                    (self.last.token, self.last.logit) = (token, f32::from_bits(logit));
+                }
+                _ => alive = false,
+            }
         }
-        let counters = p.readback.counters.then(|| counters.get(..self.state.counter_len).unwrap_or_default().to_vec());
-        Ok(StepOutput { counters, ..self.last.clone() })
+        let at = Layout::HEAD + layout.record + layout.rows;
+        let counters = run.readback.counters.then(|| words.get(at..at + layout.counters).unwrap_or_default().to_vec());
+        (StepOutput { counters, routed: None, ..self.last.clone() }, alive)
     }
 
     /// Reads the first `rows` rows of an activation as bits (8-bit rows: the f32 values that they stand for).
@@ -318,7 +510,7 @@ impl GpuExecutor {
     }
 
     /// Reads the first `words` words of `buffer`.
-    async fn read(&mut self, buffer: &Buffer, words: usize) -> Result<Vec<u32>> {
+    pub(super) async fn read(&mut self, buffer: &Buffer, words: usize) -> Result<Vec<u32>> {
         let bytes = words as u64 * 4;
         let mut out = Vec::with_capacity(words);
         if bytes == 0 {
@@ -343,6 +535,12 @@ impl GpuExecutor {
     /// What the device did so far.
     pub fn stats(&self) -> DeviceStats {
         self.stats
+    }
+
+    /// Where experts are, and how misses are served.
+    pub fn experts(&self) -> ExpertReport {
+        let ways = self.server.as_ref().filter(|s| s.partial()).map(|s| s.ways());
+        ExpertReport { ways, ..self.report.clone() }
     }
 }
 

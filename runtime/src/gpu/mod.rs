@@ -8,14 +8,20 @@
 //! | `weights`, `state` | a model's weights, caches and step state on the device |
 //! | `lower` | from plan operations to dispatches: buffers, uniforms, bind groups |
 //! | `plan` | a prepared plan; replaying it encodes dispatches and nothing else |
+//! | `slots` | experts in slots: tables, record of choices, copies in host memory |
 //! | [`exec`] | steps: one pass, one submission, one readback |
+//! | `serve` | what the host keeps to serve misses; how a model comes to be placed |
+//! | `misses` | steps that miss experts, and chunks that stream them |
 
 pub mod adapters;
 pub mod device;
 pub mod exec;
 mod lower;
+mod misses;
 mod pipelines;
 mod plan;
+mod serve;
+mod slots;
 mod state;
 mod weights;
 

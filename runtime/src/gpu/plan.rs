@@ -1,12 +1,12 @@
 //! A plan prepared for a GPU: replaying it encodes dispatches and nothing else.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use wgpu::Buffer;
 
 use super::{
     device::GpuDevice,
-    lower::{self, Dispatch, most_rows, row_words},
+    lower::{self, Dispatch, When, most_rows, row_words},
     state::GpuState,
 };
 use crate::{
@@ -46,6 +46,21 @@ impl GpuAct {
         words
     }
 
+    /// The other way.
+    pub fn rows_of(&self, words: &[u32]) -> Q8Rows {
+        let width = self.width / self.parts;
+        let mut rows = Q8Rows { width, ..Q8Rows::default() };
+        for row in words.chunks_exact(width / 4 + width / 16) {
+            let (quants, blocks) = row.split_at(width / 4);
+            rows.quants.extend(quants.iter().flat_map(|q| q.to_le_bytes().map(|b| b as i8)));
+            for block in blocks.chunks_exact(2) {
+                rows.scales.push(f32::from_bits(block[0]));
+                rows.sums.extend([block[1] as i16, (block[1] >> 16) as i16]);
+            }
+        }
+        rows
+    }
+
     /// The other way: f32 values.
     pub fn dequantise(&self, words: &[u32]) -> Vec<f32> {
         let width = self.width / self.parts;
@@ -62,10 +77,85 @@ impl GpuAct {
     }
 }
 
+/// The operations of a mixture layer, by their places in the plan.
+#[derive(Clone, Debug)]
+pub(crate) struct Mixture {
+    pub layer: usize,
+    pub bank: usize,
+    /// After it the experts are known.
+    pub router: usize,
+    pub up: usize,
+    /// Quantises what lies between up and down.
+    pub inner: Option<usize>,
+    pub down: usize,
+    /// Before it all experts must have been computed.
+    pub combine: usize,
+    /// What experts read, `[T, h]`.
+    pub x: Act,
+    /// What they write, `[T, K * h]`.
+    pub y: Act,
+    pub top_k: usize,
+}
+
+impl Mixture {
+    fn all(plan: &Plan) -> Vec<Self> {
+        let mut all = Vec::new();
+        let mut router = None;
+        for (at, op) in plan.ops.iter().enumerate() {
+            match *op {
+                Op::Router { layer, ids, .. } => router = Some((layer, at, plan.decl(ids).width)),
+                Op::ExpertsUp { bank, x, out, .. } => {
+                    let Some((layer, router, top_k)) = router else { continue };
+                    let find = |wanted: &dyn Fn(&Op) -> bool| (at..plan.ops.len()).find(|&i| wanted(&plan.ops[i]));
+                    let down = find(&|o| matches!(o, Op::ExpertsDown { bank: b, .. } if *b == bank));
+                    let combine = find(&|o| matches!(o, Op::Combine { .. }));
+                    let (Some(down), Some(combine)) = (down, combine) else { continue };
+                    let Op::ExpertsDown { out: y, .. } = plan.ops[down] else { continue };
+                    let inner = find(&|o| matches!(o, Op::Quantise { x, .. } if *x == out)).filter(|&i| i < down);
+                    let bank = bank.0 as usize;
+                    all.push(Self { layer, bank, router, up: at, inner, down, combine, x, y, top_k });
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+
+    /// Whether an operation is a product of this layer's experts, or belongs to one.
+    fn is_product(&self, op: usize) -> bool {
+        op == self.up || op == self.down || Some(op) == self.inner
+    }
+}
+
+/// A part of a plan.
+#[derive(Clone, Debug)]
+pub(crate) enum Part {
+    /// Operations.
+    Ops(Range<usize>),
+    /// The lookup of a mixture's slots among the experts of the round.
+    Place(usize),
+    /// The products of a mixture's experts, and nothing else of its layer.
+    Products(usize),
+}
+
+/// What a part is encoded for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepShape {
+    pub tokens: u32,
+    /// Positions that the cache holds after it.
+    pub length: u32,
+    /// Kernels fetch missing experts by themselves.
+    pub gather: bool,
+}
+
 /// A plan prepared for a GPU.
 pub(crate) struct GpuPlan {
     dispatches: Vec<Dispatch>,
     acts: Vec<GpuAct>,
+    /// Its mixture layers, in order.
+    pub mixtures: Vec<Mixture>,
+    /// Operations.
+    pub ops: usize,
     pub max_tokens: usize,
     /// Whether it ends by sampling the next token.
     pub samples: bool,
@@ -95,6 +185,8 @@ impl GpuPlan {
         });
         Ok(Self {
             acts: acts.collect(),
+            mixtures: Mixture::all(plan),
+            ops: plan.ops.len(),
             dispatches: lowered.dispatches,
             max_tokens: plan.max_tokens,
             samples: plan.ops.iter().any(|op| matches!(op, Op::Sample { .. })),
@@ -107,12 +199,43 @@ impl GpuPlan {
         self.acts.get(act.0 as usize).ok_or_else(|| Error::Invalid(format!("the plan has no activation {}", act.0)))
     }
 
-    /// Encodes a step of `tokens` tokens after which the cache holds `length` positions; returns the number of dispatches.
-    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, tokens: u32, length: u32) -> u64 {
+    /// Experts chosen for a token.
+    pub fn top_k(&self) -> usize {
+        self.mixtures.first().map_or(0, |m| m.top_k)
+    }
+
+    /// The activations that experts read, each once.
+    pub fn cold_inputs(&self) -> impl Iterator<Item = &GpuAct> {
+        let first = |i: usize| !self.mixtures[..i].iter().any(|m| m.x == self.mixtures[i].x);
+        (0..self.mixtures.len()).filter(move |&i| first(i)).filter_map(|i| self.act(self.mixtures[i].x).ok())
+    }
+
+    /// Words of their first `tokens` rows.
+    pub fn cold_words(&self, tokens: usize) -> usize {
+        self.cold_inputs().map(|a| a.row_words * tokens).sum()
+    }
+
+    /// Encodes a part of the plan; returns the number of dispatches.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, part: &Part, shape: StepShape) -> u64 {
+        let (ops, only) = match part {
+            Part::Ops(ops) => (ops.clone(), None),
+            Part::Products(m) => (self.mixtures[*m].up..self.mixtures[*m].down + 1, Some(*m)),
+            Part::Place(m) => (self.mixtures[*m].router..self.mixtures[*m].router + 1, None),
+        };
+        let placing = matches!(part, Part::Place(_));
+        let belongs = |d: &&Dispatch| {
+            let now = match d.when {
+                When::Always => !placing,
+                When::Gather => !placing && shape.gather,
+                When::Place => placing,
+            };
+            let wanted = only.is_none_or(|m| self.mixtures[m].is_product(d.op));
+            now && wanted && ops.contains(&d.op) && d.case.holds(shape.tokens, shape.length)
+        };
         let mut count = 0;
         let mut current = None;
-        for d in self.dispatches.iter().filter(|d| d.case.holds(tokens, length)) {
-            let [x, y, z] = d.grid.map(|dim| dim.at(tokens));
+        for d in self.dispatches.iter().filter(belongs) {
+            let [x, y, z] = d.grid.map(|dim| dim.at(shape.tokens));
             if x == 0 || y == 0 || z == 0 {
                 continue;
             }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use wgpu::{Buffer, BufferUsages};
 
-use super::{device::GpuDevice, weights::GpuWeights};
+use super::{device::GpuDevice, slots::Slots, weights::GpuWeights};
 use crate::{
     error::{Error, Result},
+    experts::{bank::HostBank, residency::Residency},
     executor::{CacheFormat, LoadOptions},
     model::Model,
     rope,
@@ -41,14 +42,19 @@ pub(crate) struct GpuState {
     pub counters: Buffer,
     /// Elements of `counters`.
     pub counter_len: usize,
+    /// Where experts live in slots, or their use is recorded.
+    pub slots: Option<Slots>,
 }
 
 impl GpuState {
-    /// Uploads the weights and makes the caches.
+    /// Uploads the weights, and of the experts those that `residency` has in slots, and makes the caches. `host`: the experts
+    /// of layers with fewer slots than experts.
     pub async fn load(
         gpu: &Arc<GpuDevice>,
         model: Arc<Model>,
         options: &LoadOptions,
+        residency: &Residency,
+        host: Option<&mut HostBank>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let config = &model.config;
@@ -85,9 +91,28 @@ impl GpuState {
         let counter_len = model.layers.len() * config.moe.as_ref().map_or(0, |m| m.num_experts);
         let counters = gpu.buffer("activation counters", (counter_len * 4) as u64, storage).await?;
 
-        let weights = GpuWeights::load(gpu, &model, progress).await?;
-        let cache_format = options.cache;
-        Ok(Self { weights, rope, caches, cache_format, max_context, max_pages, step, ids, ring, counters, counter_len, model })
+        let partial = (0..residency.banks()).any(|b| residency.is_partial(b));
+        let slots = if partial || (options.experts.trace && residency.banks() > 0) {
+            Some(Slots::new(gpu, &model, residency, options.experts.chunk.max(1)).await?)
+        } else {
+            None
+        };
+        let weights = GpuWeights::load(gpu, &model, residency, host, progress).await?;
+        Ok(Self {
+            weights,
+            rope,
+            caches,
+            cache_format: options.cache,
+            max_context,
+            max_pages,
+            step,
+            ids,
+            ring,
+            counters,
+            counter_len,
+            slots,
+            model,
+        })
     }
 }
 

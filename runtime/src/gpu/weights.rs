@@ -1,8 +1,9 @@
 //! A model's weights on a GPU, in the packed layout of [`pleiad_models::blocks`].
 //!
 //! A matrix is cut into slabs of whole rows (of whole matrices where it is a stack) that fit one binding each. An expert is one
-//! blob: packed gate rows, up rows, down rows, each part at a multiple of 16 bytes, blobs at multiples of 256 bytes;
-//! consecutive blobs share slabs. Rows are packed from the mapped file into chunks of a few MiB, never more at a time.
+//! blob ([`BlobLayout`]) in a slot; consecutive slots of a layer share slabs. Where a layer has a slot for every expert, expert
+//! e lives in slot e; else the host decides who lives where. Rows are packed from the mapped file into chunks of a few MiB,
+//! never more at a time.
 
 use std::sync::Arc;
 
@@ -17,6 +18,10 @@ use wgpu::{Buffer, BufferUsages};
 use super::device::GpuDevice;
 use crate::{
     error::{Error, Result},
+    experts::{
+        bank::{BlobLayout, HostBank},
+        residency::Residency,
+    },
     model::Model,
 };
 
@@ -24,9 +29,7 @@ use crate::{
 const CHUNK: usize = 4 << 20;
 /// Bytes written between submissions, so that staging memory is given back.
 const FLUSH: u64 = 32 << 20;
-/// Alignment of a part of an expert's blob.
-const PART_ALIGN: usize = 16;
-/// Alignment of blobs and of vectors in their shared buffer: the strictest that WebGPU asks of a binding's offset.
+/// Alignment of vectors in their shared buffer: the strictest that WebGPU asks of a binding's offset.
 const BINDING_ALIGN: usize = 256;
 
 /// Consecutive rows of a matrix in a buffer of their own.
@@ -68,14 +71,23 @@ pub(crate) struct Part {
 /// The routed experts of one layer on the device.
 #[derive(Debug)]
 pub(crate) struct GpuBank {
-    pub experts: usize,
+    /// Slots, over all slabs.
+    pub slots: usize,
     pub gate: Part,
     pub up: Part,
     pub down: Part,
     /// Words from blob to blob.
     pub blob_words: usize,
-    /// Consecutive experts: `first` and `rows` count experts.
+    /// `first` and `rows` count slots.
     pub slabs: Vec<Slab>,
+}
+
+impl GpuBank {
+    /// The slab of a slot, and the slot's first byte in it.
+    pub fn place(&self, slot: u32) -> Option<(&Slab, u64)> {
+        let slab = self.slabs.iter().find(|s| (s.first..s.first + s.rows).contains(&(slot as usize)))?;
+        Some((slab, ((slot as usize - slab.first) * self.blob_words * 4) as u64))
+    }
 }
 
 /// A vector's place in the shared buffer, in bytes.
@@ -96,35 +108,7 @@ pub(crate) struct GpuWeights {
     pub bytes: u64,
 }
 
-/// How a bank's blobs are laid out.
-#[derive(Debug, PartialEq, Eq)]
-struct BlobLayout {
-    /// Byte offset of gate, up and down.
-    offsets: [usize; 3],
-    /// Bytes from blob to blob.
-    stride: usize,
-}
-
 const PARTS: [ExpertPart; 3] = [ExpertPart::Gate, ExpertPart::Up, ExpertPart::Down];
-
-impl BlobLayout {
-    fn new(sizes: [usize; 3]) -> Self {
-        let mut at = 0;
-        let offsets = sizes.map(|size| {
-            let offset = at;
-            at = (at + size).next_multiple_of(PART_ALIGN);
-            offset
-        });
-        Self { offsets, stride: at.next_multiple_of(BINDING_ALIGN) }
-    }
-
-    fn of(experts: &Experts) -> Self {
-        Self::new(PARTS.map(|p| {
-            let t = experts.first(p);
-            t.rows * packed_row_bytes(t.format, t.cols)
-        }))
-    }
-}
 
 /// Rows a slab may have: as many multiples of `unit` as a binding of `limit` bytes holds.
 fn slab_rows(what: &str, row_bytes: usize, unit: usize, limit: u64) -> Result<usize> {
@@ -197,11 +181,20 @@ impl Uploader<'_> {
 }
 
 impl GpuWeights {
-    /// Uploads the weights of `model`. `progress` is called with bytes done and in all.
-    pub async fn load(gpu: &Arc<GpuDevice>, model: &Model, progress: &mut dyn FnMut(u64, u64)) -> Result<Self> {
+    /// Uploads the weights of `model`, and of its experts those that `residency` has in slots. Layers with fewer slots than
+    /// experts take them from `host`. `progress` is called with bytes done and in all.
+    pub async fn load(
+        gpu: &Arc<GpuDevice>,
+        model: &Model,
+        residency: &Residency,
+        host: Option<&mut HostBank>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
         let packed = |t: &Tensor| (t.count * t.rows * packed_row_bytes(t.format, t.cols)) as u64;
-        let total = model.mats.iter().map(packed).sum::<u64>()
-            + model.banks.iter().map(|b| (b.len() * BlobLayout::of(b).stride) as u64).sum::<u64>();
+        let slots = |(b, bank): (usize, &Experts)| (residency.slots(b) * BlobLayout::of(bank).stride) as u64;
+        let total =
+            model.mats.iter().map(packed).sum::<u64>() + model.banks.iter().enumerate().map(slots).sum::<u64>();
+        let mut host = host;
         let (scratch, since_flush, previous, done) = (Vec::with_capacity(CHUNK), 0, None, 0);
         let mut up = Uploader { gpu, scratch, since_flush, previous, done, total, progress };
         (up.progress)(0, total);
@@ -212,8 +205,13 @@ impl GpuWeights {
             mats.push(upload_matrix(gpu, &mut up, tensor).await?);
         }
         let mut banks = Vec::with_capacity(model.banks.len());
-        for bank in &model.banks {
-            banks.push(upload_bank(gpu, &mut up, bank).await?);
+        for (b, experts) in model.banks.iter().enumerate() {
+            let bank = make_bank(gpu, experts, residency.slots(b)).await?;
+            match host.as_deref_mut().filter(|_| residency.is_partial(b)) {
+                Some(host) => fill_slots(&mut up, &bank, b, residency, host).await?,
+                None => fill_bank(&mut up, &bank, experts).await?,
+            }
+            banks.push(bank);
         }
         let bytes = up.done + vectors.size();
         (up.progress)(total, total);
@@ -267,23 +265,16 @@ async fn upload_matrix(gpu: &GpuDevice, up: &mut Uploader<'_>, t: &Tensor) -> Re
     Ok(GpuMatrix { format: t.format, count: t.count, rows: t.rows, cols: t.cols, row_words: row_bytes / 4, slabs })
 }
 
-async fn upload_bank(gpu: &GpuDevice, up: &mut Uploader<'_>, experts: &Experts) -> Result<GpuBank> {
+/// The slabs of a layer's slots.
+async fn make_bank(gpu: &GpuDevice, experts: &Experts, slots: usize) -> Result<GpuBank> {
     let layout = BlobLayout::of(experts);
     let name = &experts.first(ExpertPart::Gate).name;
     let step = slab_rows(&format!("an expert of {name}"), layout.stride, 1, gpu.max_slab())?;
     let mut slabs = Vec::new();
-    for first in (0..experts.len()).step_by(step) {
-        let rows = step.min(experts.len() - first);
-        let what = format!("experts {first}..{} of {name}", first + rows);
-        let buffer = gpu.buffer(&what, (rows * layout.stride) as u64, weight_usage()).await?;
-        for local in 0..rows {
-            for (i, part) in PARTS.into_iter().enumerate() {
-                let end = layout.offsets.get(i + 1).copied().unwrap_or(layout.stride);
-                let at = local * layout.stride + layout.offsets[i];
-                let m = experts.matrix(first + local, part);
-                up.matrix(&buffer, at as u64, &m, end - layout.offsets[i]).await?;
-            }
-        }
+    for first in (0..slots).step_by(step) {
+        let rows = step.min(slots - first);
+        let what = format!("slots {first}..{} of {name}", first + rows);
+        let buffer = gpu.slab(&what, (rows * layout.stride) as u64, weight_usage()).await?;
         slabs.push(Slab { buffer, first, rows });
     }
     let [gate, up, down] = [0, 1, 2].map(|i| {
@@ -291,7 +282,76 @@ async fn upload_bank(gpu: &GpuDevice, up: &mut Uploader<'_>, experts: &Experts) 
         let row_words = packed_row_bytes(t.format, t.cols) / 4;
         Part { format: t.format, rows: t.rows, cols: t.cols, row_words, offset: layout.offsets[i] / 4 }
     });
-    Ok(GpuBank { experts: experts.len(), gate, up, down, blob_words: layout.stride / 4, slabs })
+    Ok(GpuBank { slots, gate, up, down, blob_words: layout.stride / 4, slabs })
+}
+
+/// Packs every expert into its own slot.
+async fn fill_bank(up: &mut Uploader<'_>, bank: &GpuBank, experts: &Experts) -> Result<()> {
+    let layout = BlobLayout::of(experts);
+    for slab in &bank.slabs {
+        for local in 0..slab.rows {
+            for (i, part) in PARTS.into_iter().enumerate() {
+                let end = layout.offsets.get(i + 1).copied().unwrap_or(layout.stride);
+                let at = local * layout.stride + layout.offsets[i];
+                let m = experts.matrix(slab.first + local, part);
+                up.matrix(&slab.buffer, at as u64, &m, end - layout.offsets[i]).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies those who live in slots from the host's bank.
+async fn fill_slots(up: &mut Uploader<'_>, bank: &GpuBank, b: usize, residency: &Residency, host: &mut HostBank) -> Result<()> {
+    for slot in 0..bank.slots as u32 {
+        let (Some(expert), Some((slab, at))) = (residency.owner(b, slot), bank.place(slot)) else { continue };
+        let mut bytes = 0;
+        host.blob(b, expert, &mut |offset, data| {
+            up.gpu.queue.write_buffer(&slab.buffer, at + offset as u64, data);
+            bytes += data.len() as u64;
+            Ok(())
+        })?;
+        up.count(bytes).await?;
+    }
+    Ok(())
+}
+
+/// A copy of a layer's experts, in order, in host memory that kernels can read.
+pub(crate) async fn host_visible(
+    gpu: &Arc<GpuDevice>,
+    model: &Model,
+    b: usize,
+    host: &mut HostBank,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<Slab>> {
+    let (stride, experts) = (host.layout(b).stride, model.banks[b].len());
+    let step = slab_rows("an expert in host memory", stride, 1, gpu.max_slab())?;
+    let mut ignore = |_, _| {};
+    let mut up = Uploader {
+        gpu,
+        scratch: Vec::new(),
+        since_flush: 0,
+        previous: None,
+        done: 0,
+        total: (experts * stride) as u64,
+        progress: &mut ignore,
+    };
+    let usage = weight_usage() | BufferUsages::MAP_READ;
+    let mut slabs = Vec::new();
+    for first in (0..experts).step_by(step) {
+        let rows = step.min(experts - first);
+        let buffer = gpu.slab(&format!("host's experts {first}..{}", first + rows), (rows * stride) as u64, usage).await?;
+        for local in 0..rows {
+            host.blob(b, (first + local) as u16, &mut |offset, data| {
+                gpu.queue.write_buffer(&buffer, (local * stride + offset) as u64, data);
+                Ok(())
+            })?;
+            up.count(stride as u64).await?;
+            progress(stride as u64);
+        }
+        slabs.push(Slab { buffer, first, rows });
+    }
+    Ok(slabs)
 }
 
 #[cfg(test)]
@@ -299,13 +359,6 @@ mod tests {
     #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
     use super::*;
-
-    #[test]
-    fn blobs_are_aligned() {
-        let layout = BlobLayout::new([100, 20, 4]);
-        assert_eq!(layout, BlobLayout { offsets: [0, 112, 144], stride: 256 });
-        assert_eq!(BlobLayout::new([256, 256, 256]).stride, 768);
-    }
 
     #[test]
     fn slabs_fit_the_binding() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pleiad_models::Format;
 use pleiad_runtime::{
     CacheFormat, Error,
-    executor::{LoadOptions, Readback},
+    executor::{ExpertOptions, LoadOptions, Readback},
     gpu::{self, AdapterChoice, DeviceOptions, GpuExecutor},
     plan::{Kind, Op, Plan, Rows},
 };
@@ -155,7 +155,7 @@ fn limits_are_named() {
         if positions > 100_000_000 {
             continue;
         }
-        let options = LoadOptions { positions, max_context: 64, cache: CacheFormat::F16, threads: None };
+        let options = LoadOptions { positions, max_context: 64, cache: CacheFormat::F16, threads: None, experts: ExpertOptions::default() };
         let load = pollster::block_on(GpuExecutor::load(Arc::clone(&place.device), s.model(), &options, &mut |_, _| {}));
         let Err(error) = load else { panic!("a cache of {positions} positions") };
         assert!(matches!(&error, Error::Limit { .. } if error.to_string().contains("latent cache")), "{error}");

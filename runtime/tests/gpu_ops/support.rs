@@ -11,7 +11,7 @@ use pleiad_models::{
 use pleiad_runtime::{
     CacheFormat, Model,
     cpu::CpuExecutor,
-    executor::{LoadOptions, PlanId, Readback, StepOutput},
+    executor::{ExpertOptions, LoadOptions, PlanId, Readback, StepOutput},
     gpu::{self, DeviceOptions, GpuDevice, GpuExecutor},
     model::LayerIds,
     plan::{Act, BankId, Kind, MatId, Op, Plan, Rows, VecId},
@@ -272,7 +272,13 @@ impl Setup {
     }
 
     fn options(&self) -> LoadOptions {
-        LoadOptions { positions: self.positions, max_context: self.positions, cache: self.cache, threads: Some(1) }
+        LoadOptions {
+            positions: self.positions,
+            max_context: self.positions,
+            cache: self.cache,
+            threads: Some(1),
+            experts: ExpertOptions::default(),
+        }
     }
 
     fn pages(&self) -> Vec<u32> {

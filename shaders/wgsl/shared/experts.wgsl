@@ -18,7 +18,7 @@ struct Experts {
 
 @group(0) @binding(0) var<uniform> params: Experts;
 @group(0) @binding(2) var<storage, read> x: array<#{X_TYPE}>;
-// Blobs of slab_count experts: packed rows of G, of U and of D.
+// Slots slab_first.. of slab_count experts' blobs: packed rows of G, of U and of D.
 @group(0) @binding(3) var<storage, read> bank: array<u32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
@@ -28,13 +28,13 @@ struct Experts {
 #import shared/formats/#{GATE_FORMAT}.wgsl P=gate_ W=bank
 #endif
 
-// No expert's position.
+// In another slab, or nowhere on this device.
 const ELSEWHERE: u32 = 0xffffffffu;
 
-// First word of an expert's blob in `bank`, or ELSEWHERE.
-fn expert_start(expert: u32) -> u32 {
-    let position = expert - params.slab_first;
-    return select(ELSEWHERE, position * params.blob_words, expert >= params.slab_first && position < params.slab_count);
+// First word of a slot in `bank`, or ELSEWHERE. Where all experts are resident, expert e has slot e.
+fn slot_start(slot: u32) -> u32 {
+    let position = slot - params.slab_first;
+    return select(ELSEWHERE, position * params.blob_words, slot >= params.slab_first && position < params.slab_count);
 }
 
 // Where the activation of a pair (token, k) starts: the up form reads the token's row, the down form the pair's.

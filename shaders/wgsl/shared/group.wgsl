@@ -1,16 +1,16 @@
-// Interface of `group_count` and `group_fill`. One workgroup an expert.
+// Interface of `group_count` and `group_fill`. One workgroup a slot.
 #import shared/step.wgsl ACCESS=read
 
 struct Group {
-    experts: u32,
+    slots: u32,
     top_k: u32,
     tile: u32,
     tokens: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Group;
-// [T, K].
-@group(0) @binding(2) var<storage, read> ids: array<u32>;
+// [T, K]: slots.
+@group(0) @binding(2) var<storage, read> chosen: array<u32>;
 
 const WG: u32 = 256u;
 var<workgroup> cells: array<u32, WG>;
@@ -36,11 +36,11 @@ fn share(pairs: u32) -> u32 {
     return (pairs + WG - 1u) / WG;
 }
 
-fn count_mine(lid: u32, expert: u32, pairs: u32) -> u32 {
+fn count_mine(lid: u32, slot: u32, pairs: u32) -> u32 {
     let part = share(pairs);
     var n = 0u;
     for (var i = lid * part; i < min((lid + 1u) * part, pairs); i++) {
-        n += select(0u, 1u, ids[i] == expert);
+        n += select(0u, 1u, chosen[i] == slot);
     }
     return n;
 }

@@ -20,17 +20,18 @@ struct Step {
     end: array<u32, 16>,
     recent_len: u32,
     recent_head: u32,
-    pad0: u32,
-    pad1: u32,
+    halt: u32,
+    on_miss: u32,
     recent: array<u32, 256>,
     pages: array<u32>,
 }
 
 @group(0) @binding(1) var<storage, #{ACCESS}> step: Step;
 
-// Rows to work on: 0 stands for the tokens of the step.
+// Rows to work on: 0 stands for the tokens of the step. None once a layer has missed an expert that the host must serve:
+// what follows the router waits for the plan to be taken up again (halt: that layer, plus one).
 fn token_count(fixed: u32) -> u32 {
-    return select(step.tokens, fixed, fixed != 0u);
+    return select(select(step.tokens, fixed, fixed != 0u), 0u, step.halt != 0u);
 }
 
 // The row of the latent cache that holds a position: pages are of 64.

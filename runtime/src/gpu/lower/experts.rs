@@ -3,13 +3,15 @@
 use pleiad_shaders::{params, shape};
 
 use super::{
-    Bound, Case, Dim, Emit, Lowering, MATVEC_TOKENS, RowCount,
+    Bound, Case, Dim, Emit, Lowering, MATVEC_TOKENS, RowCount, When,
     matmul::{matvec_shape, product_variant, spread},
 };
 use crate::{
     error::{Error, Result},
+    experts::policy::HALF_LIFE,
     gpu::{
         pipelines::Variant,
+        slots::Slots,
         weights::{GpuBank, Part},
     },
     plan::{Act, BankId, Kind, VecId},
@@ -22,8 +24,12 @@ const TILE: u32 = 32;
 const MAX_EXPERTS: u32 = 512;
 const MAX_TOP_K: u32 = 64;
 const MAX_GROUPS: u32 = 64;
+/// Threads of a workgroup of `place`.
+const PLACE_THREADS: u32 = 64;
+/// Workgroups that copy one expert: enough to keep a bus busy, few enough to cost little where nothing is missing.
+const GATHER_WORKGROUPS: u32 = 32;
 
-/// Pairs of a routing, sorted by expert.
+/// Pairs of a routing, sorted by slot.
 struct Grouped {
     pairs: Bound,
     tiles: Bound,
@@ -46,6 +52,8 @@ impl<'a> Lowering<'a> {
             return Err(Error::Gpu("a router in a model without experts".into()));
         };
         let rows = self.row_count(logits);
+        let slots = self.state.slots.as_ref();
+        let bank = slots.and_then(|s| s.bank_of.get(layer).copied().flatten());
         let p = params::Router {
             experts: self.width(logits),
             top_k: self.width(ids),
@@ -57,7 +65,8 @@ impl<'a> Lowering<'a> {
             layer: layer as u32,
             scaling: moe.scaling_factor,
             tokens: rows.param(),
-            pad: [0; 2],
+            bank: bank.unwrap_or(0) as u32,
+            record: slots.map_or(0, |s| s.record as u32),
         };
         let limits = [
             ("experts a layer", p.experts, MAX_EXPERTS),
@@ -69,7 +78,7 @@ impl<'a> Lowering<'a> {
                 return Err(Error::Limit { what: what.into(), needed: needed.into(), limit: limit.into() });
             }
         }
-        let variant = Variant::new("router").flag("BIAS", bias.is_some());
+        let variant = Variant::new("router").flag("BIAS", bias.is_some()).flag("SLOTS", slots.is_some());
         let mut bind = vec![
             ("step", self.step()),
             ("logits", self.act(logits)),
@@ -78,8 +87,79 @@ impl<'a> Lowering<'a> {
             ("counters", (&self.state.counters).into()),
         ];
         bind.extend(bias.map(|b| ("bias", self.vector(b))));
+        if let Some(slots) = slots {
+            bind.extend([("slots", self.chosen(ids)?), ("residency", (&slots.tables).into())]);
+        }
         self.grouped = None;
-        self.emit(Emit::new(variant, &p, bind, [rows.each(), Dim::Fixed(1), Dim::Fixed(1)]))
+        self.emit(Emit::new(variant, &p, bind, [rows.each(), Dim::Fixed(1), Dim::Fixed(1)]))?;
+        match (slots, bank) {
+            (Some(slots), Some(bank)) if slots.partial[bank] => self.serve(slots, bank, ids),
+            _ => Ok(()),
+        }
+    }
+
+    /// The slots of the experts chosen; the experts themselves where each has its own slot.
+    fn chosen(&mut self, ids: Act) -> Result<Bound> {
+        if self.state.slots.is_none() {
+            return Ok(self.act(ids));
+        }
+        let words = u64::from(self.row_count(ids).most() * self.width(ids));
+        self.scratch("slots of chosen experts", words * 4)
+    }
+
+    /// What may follow a router in whose layer experts can be missing.
+    fn serve(&mut self, slots: &Slots, bank: usize, ids: Act) -> Result<()> {
+        let (rows, top_k) = (self.row_count(ids), self.width(ids));
+        let chosen = self.chosen(ids)?;
+        let p = params::Place { top_k, tokens: rows.param(), pad: [0; 2] };
+        let bind =
+            vec![("step", self.step()), ("ids", self.act(ids)), ("table", (&slots.round).into()), ("slots", chosen.clone())];
+        let threads = (rows.most() * top_k).div_ceil(PLACE_THREADS);
+        let grid = [Dim::Fixed(threads), Dim::Fixed(1), Dim::Fixed(1)];
+        self.emit(Emit::new(Variant::new("place"), &p, bind, grid).only(When::Place))?;
+        if !slots.can_gather() {
+            return Ok(());
+        }
+        let p = params::Admit {
+            experts: slots.experts as u32,
+            top_k,
+            bank: bank as u32,
+            record: slots.record as u32,
+            half_life: HALF_LIFE,
+            pad: [0; 3],
+        };
+        let one = Case::tokens(1, 1);
+        let bind = vec![
+            ("step", self.step()),
+            ("ids", self.act(ids)),
+            ("slots", chosen),
+            ("residency", (&slots.tables).into()),
+            ("heat", (&slots.heat).into()),
+            ("work", (&slots.work).into()),
+        ];
+        self.emit(Emit::new(Variant::new("admit"), &p, bind, [Dim::Fixed(1); 3]).only(When::Gather).when(one))?;
+        let blobs = self.bank(BankId(bank as u32));
+        for source in &slots.sources[bank] {
+            for slab in &blobs.slabs {
+                let p = params::Gather {
+                    quads: blobs.blob_words as u32 / 4,
+                    bank_first: source.first as u32,
+                    bank_count: source.rows as u32,
+                    slab_first: slab.first as u32,
+                    slab_count: slab.rows as u32,
+                    pad: [0; 3],
+                };
+                let bind = vec![
+                    ("step", self.step()),
+                    ("work", (&slots.work).into()),
+                    ("source", (&source.buffer).into()),
+                    ("slab", (&slab.buffer).into()),
+                ];
+                let grid = [Dim::Fixed(GATHER_WORKGROUPS), Dim::Fixed(top_k), Dim::Fixed(1)];
+                self.emit(Emit::new(Variant::new("gather"), &p, bind, grid).only(When::Gather).when(one))?;
+            }
+        }
+        Ok(())
     }
 
     fn bank(&self, id: BankId) -> &'a GpuBank {
@@ -152,7 +232,7 @@ impl<'a> Lowering<'a> {
                 ("step", self.step()),
                 ("x", self.act(p.x)),
                 ("bank", (&p.bank.slabs[slab].buffer).into()),
-                ("ids", self.act(p.ids)),
+                ("slots", self.chosen(p.ids)?),
                 ("out", self.act(p.out)),
             ];
             self.emit(Emit::new(v, &params, bind, [gx, gy, pairs]).when(case))?;
@@ -161,8 +241,8 @@ impl<'a> Lowering<'a> {
     }
 
     fn experts_matmat(&mut self, p: &ExpertProduct<'_>, q8: bool, case: Case) -> Result<()> {
-        let (top_k, experts) = (self.width(p.ids), p.bank.experts as u32);
-        let grouped = self.group(p.ids, experts, case)?;
+        let (top_k, slots) = (self.width(p.ids), p.bank.slots as u32);
+        let grouped = self.group(p.ids, slots, case)?;
         for slab in 0..p.bank.slabs.len() {
             let params = self.experts_params(p, slab, grouped.max_tiles);
             let v = self.experts_variant("experts_matmat", p, q8).set("TN", TILE);
@@ -175,28 +255,29 @@ impl<'a> Lowering<'a> {
                 ("out", self.act(p.out)),
             ];
             let rows = params.rows.div_ceil(shape::matmat_rows(p.gate.is_some()));
-            let grid = [Dim::Fixed(rows), Dim::Tiles { top_k, tile: TILE, experts }, Dim::Fixed(1)];
+            let grid = [Dim::Fixed(rows), Dim::Tiles { top_k, tile: TILE, experts: slots }, Dim::Fixed(1)];
             self.emit(Emit::new(v, &params, bind, grid).when(case))?;
         }
         Ok(())
     }
 
-    /// Sorts the pairs of a routing by expert, once for all products that read it.
-    fn group(&mut self, ids: Act, experts: u32, case: Case) -> Result<Grouped> {
+    /// Sorts the pairs of a routing by slot, once for all products that read it.
+    fn group(&mut self, ids: Act, slots: u32, case: Case) -> Result<Grouped> {
         let (top_k, most) = (self.width(ids), self.row_count(ids).most());
-        let max_tiles = Dim::Tiles { top_k, tile: TILE, experts }.at(most);
-        let counts = self.scratch("pairs of each expert", u64::from(experts) * 4)?;
-        let pairs = self.scratch("pairs sorted by expert", u64::from(most * top_k) * 4)?;
+        let max_tiles = Dim::Tiles { top_k, tile: TILE, experts: slots }.at(most);
+        let chosen = self.chosen(ids)?;
+        let counts = self.scratch("pairs of each slot", u64::from(slots) * 4)?;
+        let pairs = self.scratch("pairs sorted by slot", u64::from(most * top_k) * 4)?;
         let tiles = self.scratch("tiles of experts", u64::from(4 + 4 * max_tiles) * 4)?;
         if self.grouped != Some(ids) {
             self.grouped = Some(ids);
-            let p = params::Group { experts, top_k, tile: TILE, tokens: self.row_count(ids).param() };
-            let grid = [Dim::Fixed(experts), Dim::Fixed(1), Dim::Fixed(1)];
-            let bind = vec![("step", self.step()), ("ids", self.act(ids)), ("counts", counts.clone())];
+            let p = params::Group { slots, top_k, tile: TILE, tokens: self.row_count(ids).param() };
+            let grid = [Dim::Fixed(slots), Dim::Fixed(1), Dim::Fixed(1)];
+            let bind = vec![("step", self.step()), ("chosen", chosen.clone()), ("counts", counts.clone())];
             self.emit(Emit::new(Variant::new("group_count"), &p, bind, grid).when(case))?;
             let bind = vec![
                 ("step", self.step()),
-                ("ids", self.act(ids)),
+                ("chosen", chosen),
                 ("counts", counts),
                 ("pairs", pairs.clone()),
                 ("tiles", tiles.clone()),

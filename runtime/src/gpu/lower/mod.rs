@@ -75,14 +75,29 @@ impl Case {
     }
 }
 
+/// What else decides whether a dispatch belongs to a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Nothing.
+    #[default]
+    Always,
+    /// Kernels fetch missing experts by themselves.
+    Gather,
+    /// It is asked for by itself, after the host has moved experts.
+    Place,
+}
+
 /// A prepared dispatch.
 pub(crate) struct Dispatch {
+    /// The operation that it belongs to: an index into the plan's.
+    pub op: usize,
     pub pipeline: Arc<Pipeline>,
     pub bind_group: BindGroup,
     /// Byte offset of its parameters in the plan's uniform buffer.
     pub params: u32,
     pub grid: [Dim; 3],
     pub case: Case,
+    pub when: When,
 }
 
 /// A buffer, or a part of it, to bind.
@@ -106,11 +121,16 @@ struct Emit<'a> {
     bind: Vec<(&'a str, Bound)>,
     grid: [Dim; 3],
     case: Case,
+    when: When,
 }
 
 impl<'a> Emit<'a> {
     fn new(variant: Variant, params: &impl Pod, bind: Vec<(&'a str, Bound)>, grid: [Dim; 3]) -> Self {
-        Self { variant, params: bytemuck::bytes_of(params).to_vec(), bind, grid, case: Case::ALWAYS }
+        Self { variant, params: bytemuck::bytes_of(params).to_vec(), bind, grid, case: Case::ALWAYS, when: When::Always }
+    }
+
+    fn only(self, when: When) -> Self {
+        Self { when, ..self }
     }
 
     fn when(self, case: Case) -> Self {
@@ -166,6 +186,8 @@ struct Described {
     params: u32,
     grid: [Dim; 3],
     case: Case,
+    when: When,
+    op: usize,
 }
 
 /// A plan lowered.
@@ -189,6 +211,8 @@ pub(crate) struct Lowering<'a> {
     described: Vec<Described>,
     /// The routing whose pairs are sorted in the scratch buffers at this point of the plan.
     grouped: Option<Act>,
+    /// The operation at hand.
+    op: usize,
 }
 
 /// Words of one row of an activation.
@@ -229,6 +253,7 @@ pub(crate) fn lower(gpu: &GpuDevice, state: &GpuState, plan: &Plan) -> Result<Lo
         uniform_places: HashMap::new(),
         described: Vec::new(),
         grouped: None,
+        op: 0,
     };
     for decl in &plan.acts {
         let bytes = (row_words(decl) * most_rows(decl, plan.max_tokens) * 4) as u64;
@@ -236,7 +261,8 @@ pub(crate) fn lower(gpu: &GpuDevice, state: &GpuState, plan: &Plan) -> Result<Lo
         let buffer = cx.storage(&what, bytes)?;
         cx.acts.push(buffer);
     }
-    for op in &plan.ops {
+    for (index, op) in plan.ops.iter().enumerate() {
+        cx.op = index;
         cx.op(op)?;
     }
     cx.finish()
@@ -337,7 +363,7 @@ impl Lowering<'_> {
 
     /// Adds a dispatch.
     fn emit(&mut self, e: Emit<'_>) -> Result<()> {
-        let Emit { variant, params, bind, grid, case } = e;
+        let Emit { variant, params, bind, grid, case, when } = e;
         let pipeline = self.gpu.pipeline(&variant)?;
         let limit = self.gpu.limits.max_compute_workgroups_per_dimension;
         for dim in grid {
@@ -367,7 +393,7 @@ impl Lowering<'_> {
             bound.push((b.index, what.clone()));
         }
         let params = self.uniform(params);
-        self.described.push(Described { pipeline, bind: bound, params, grid, case });
+        self.described.push(Described { pipeline, bind: bound, params, grid, case, when, op: self.op });
         Ok(())
     }
 
@@ -384,12 +410,13 @@ impl Lowering<'_> {
         let dispatches = self.gpu.scoped_now("bind groups of a plan", 0, || {
             self.described
                 .into_iter()
-                .map(|d| {
+                .map(|mut d| {
                     let bind_group = groups
-                        .entry((d.pipeline.label.clone(), d.bind))
+                        .entry((d.pipeline.label.clone(), std::mem::take(&mut d.bind)))
                         .or_insert_with_key(|(_, bind)| bind_group(self.gpu, &d.pipeline, &uniforms, bind))
                         .clone();
-                    Dispatch { pipeline: d.pipeline, bind_group, params: d.params, grid: d.grid, case: d.case }
+                    let Described { pipeline, params, grid, case, when, op, .. } = d;
+                    Dispatch { op, pipeline, bind_group, params, grid, case, when }
                 })
                 .collect()
         })?;

@@ -1,0 +1,274 @@
+//! The host's packed experts: the bytes that a slot of the device holds.
+//!
+//! A slot takes an expert's gate, up and down matrices in the packed layout of [`pleiad_models::blocks`], each at its place in a
+//! [`BlobLayout`]. For some formats a packed row is the row as the checkpoint stores it, so those matrices are handed out from
+//! the mapped file and kept nowhere else. Only the others need a home: a file that is packed once and mapped from then on,
+//! memory, or none, where they are packed at every use.
+
+#[cfg(not(target_arch = "wasm32"))]
+mod file;
+mod fingerprint;
+mod layout;
+mod parallel;
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) mod temporary;
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::{io, path::Path, sync::Arc};
+
+use pleiad_models::weights::Experts;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    model::Model,
+};
+use layout::PARTS;
+
+pub use fingerprint::fingerprint;
+pub use layout::BlobLayout;
+
+/// Where packed experts come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BankKind {
+    /// They are read from the checkpoint as it lies.
+    Checkpoint,
+    /// What had to be packed lies in a file, mapped.
+    File,
+    /// What had to be packed lies in memory.
+    Memory,
+    /// What has to be packed is packed at every use.
+    OnTheFly,
+}
+
+/// The packed experts of a model. See the [module](self).
+pub struct HostBank {
+    model: Arc<Model>,
+    banks: Vec<Layouts>,
+    store: Store,
+    /// One expert, packed on the fly.
+    scratch: Vec<u8>,
+    kind: BankKind,
+    bytes: u64,
+    notice: Option<String>,
+}
+
+/// How a layer's experts are laid out.
+#[derive(Clone, Copy)]
+struct Layouts {
+    /// In a slot.
+    blob: BlobLayout,
+    /// In the store: only what the checkpoint does not hold as it is. Other parts are empty.
+    record: BlobLayout,
+}
+
+impl Layouts {
+    fn of(experts: &Experts) -> Self {
+        Self { blob: BlobLayout::of(experts), record: BlobLayout::record_of(experts) }
+    }
+}
+
+/// Where records live.
+enum Store {
+    Nothing,
+    /// The records of each bank, one after another; empty for banks that have none.
+    Memory(Vec<Vec<u8>>),
+    #[cfg(not(target_arch = "wasm32"))]
+    File(file::BankFile),
+}
+
+impl HostBank {
+    /// Prepares the experts of the banks for which `partial` is true. `directory` is where packed experts are kept between
+    /// runs, as `<fingerprint>.bank`. Without one, and where the disk refuses, they are packed into memory if they take at most
+    /// a third of what is available, else at every use. `progress` is called with bytes packed and bytes in all: not at all if
+    /// nothing is packed ahead, from the start again if the disk refused half-way.
+    ///
+    /// # Errors
+    ///
+    /// None at present: whatever goes wrong has a fallback, and a [`notice`](Self::notice).
+    pub fn open(
+        model: &Arc<Model>,
+        partial: &[bool],
+        directory: Option<&Path>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
+        Ok(Self::within(model, partial, directory, memory_limit(), progress))
+    }
+
+    /// Keeps nothing: what the checkpoint does not hold as it is gets packed at every use.
+    pub fn on_the_fly(model: &Arc<Model>) -> Self {
+        let banks: Vec<Layouts> = model.banks.iter().map(Layouts::of).collect();
+        let kind = if banks.iter().all(|b| b.record.stride == 0) { BankKind::Checkpoint } else { BankKind::OnTheFly };
+        Self { model: Arc::clone(model), banks, store: Store::Nothing, scratch: Vec::new(), kind, bytes: 0, notice: None }
+    }
+
+    /// [`open`](Self::open), with at most `limit` bytes of memory.
+    fn within(
+        model: &Arc<Model>,
+        partial: &[bool],
+        directory: Option<&Path>,
+        limit: u64,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Self {
+        let mut bank = Self::on_the_fly(model);
+        let needed: Vec<usize> = (0..bank.banks.len())
+            .filter(|&b| partial.get(b).copied().unwrap_or(false) && bank.banks[b].record.stride > 0)
+            .collect();
+        if needed.is_empty() {
+            bank.kind = BankKind::Checkpoint;
+            return bank;
+        }
+        let bytes = needed.iter().map(|&b| (bank.banks[b].record.stride as u64) * model.banks[b].len() as u64).sum();
+
+        #[cfg(not(target_arch = "wasm32"))]
+        let refused = match directory.map(|d| file::open_or_build(model, &needed, d, progress)) {
+            Some(Ok((file, notice))) => {
+                return Self { kind: BankKind::File, bytes: file.bytes(), store: Store::File(file), notice, ..bank };
+            }
+            Some(Err(reason)) => format!("packed experts cannot be kept on disk ({reason})"),
+            None => "there is no directory for packed experts".to_owned(),
+        };
+        #[cfg(target_arch = "wasm32")]
+        let refused = {
+            let _ = directory;
+            "there is no disk here".to_owned()
+        };
+
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let why = if bytes > limit {
+            format!("{} MiB of memory would be needed, of which they may take {}", mib(bytes), limit >> 20)
+        } else {
+            match pack_to_memory(model, &bank.banks, &needed, bytes, progress) {
+                Ok(memory) => {
+                    // Without a directory this is what was asked for: nothing to tell.
+                    let notice = directory.map(|_| format!("{refused}; they take {} MiB of memory", mib(bytes)));
+                    return Self { kind: BankKind::Memory, bytes, store: Store::Memory(memory), notice, ..bank };
+                }
+                Err(e) => format!("{} MiB of memory cannot be used: {e}", mib(bytes)),
+            }
+        };
+        bank.notice = Some(format!("{refused}, and {why}: experts are packed at every use"));
+        bank
+    }
+
+    /// Calls `put(offset_in_blob, bytes)` for the parts of the expert's packed blob: once with the whole blob, padding zeroed,
+    /// where all of it had to be packed; else once for each of gate, up and down, and the padding between them is left alone
+    /// (zero in a fresh buffer). Offsets are multiples of 16, lengths of 4. Any bank will do, partial or not.
+    ///
+    /// # Errors
+    ///
+    /// Those of `put`; [`Error::Invalid`] where there is no such expert.
+    pub fn blob(&mut self, bank: usize, expert: u16, put: &mut dyn FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
+        let expert = usize::from(expert);
+        let (layouts, experts) = match (self.banks.get(bank), self.model.banks.get(bank)) {
+            (Some(layouts), Some(experts)) if expert < experts.len() => (layouts, experts),
+            _ => return Err(Error::Invalid(format!("there is no expert {expert} in bank {bank}"))),
+        };
+        let Layouts { blob, record } = layouts;
+        let kept = match &mut self.store {
+            _ if record.stride == 0 => Some(&[][..]),
+            Store::Nothing => None,
+            Store::Memory(banks) => banks.get(bank).and_then(|all| all.get(expert * record.stride..)?.get(..record.stride)),
+            #[cfg(not(target_arch = "wasm32"))]
+            Store::File(file) => file.record(bank, expert),
+        };
+        let kept = match kept {
+            Some(kept) => kept,
+            None => {
+                self.scratch.resize(record.stride, 0);
+                record.pack(experts, expert, &mut self.scratch);
+                &self.scratch
+            }
+        };
+        if record == blob {
+            return put(0, kept);
+        }
+        for (i, part) in PARTS.into_iter().enumerate() {
+            match record.sizes[i] {
+                0 => put(blob.offsets[i], experts.matrix(expert, part).data)?,
+                size => put(blob.offsets[i], &kept[record.offsets[i]..][..size])?,
+            }
+        }
+        Ok(())
+    }
+
+    /// How the blobs of a bank are laid out. Panics where there is no such bank.
+    pub fn layout(&self, bank: usize) -> &BlobLayout {
+        &self.banks[bank].blob
+    }
+
+    /// Where those parts of partial banks come from that must be packed; [`BankKind::Checkpoint`] if none must.
+    pub fn kind(&self) -> BankKind {
+        self.kind
+    }
+
+    /// Bytes kept packed, in the file or in memory.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What a user should know: a file that was damaged, a disk that refused, memory that did not suffice.
+    pub fn notice(&self) -> Option<&str> {
+        match &self.store {
+            #[cfg(not(target_arch = "wasm32"))]
+            Store::File(file) if file.damage().is_some() => file.damage(),
+            _ => self.notice.as_deref(),
+        }
+    }
+}
+
+/// Packs the records of the banks `needed`, `total` bytes in all.
+fn pack_to_memory(
+    model: &Model,
+    layouts: &[Layouts],
+    needed: &[usize],
+    total: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> io::Result<Vec<Vec<u8>>> {
+    let mut memory = vec![Vec::new(); layouts.len()];
+    for &b in needed {
+        let bytes = layouts[b].record.stride.checked_mul(model.banks[b].len()).ok_or(io::ErrorKind::OutOfMemory)?;
+        memory[b].try_reserve_exact(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        memory[b].resize(bytes, 0);
+    }
+    let records = memory.iter_mut().enumerate().filter(|(_, all)| !all.is_empty()).flat_map(|(b, all)| {
+        all.chunks_exact_mut(layouts[b].record.stride).enumerate().map(move |(expert, out)| (b, expert, out))
+    });
+    let mut done = 0;
+    parallel::for_each(
+        records,
+        || Ok(()),
+        |(), (b, expert, out)| {
+            layouts[b].record.pack(&model.banks[b], expert, out);
+            Ok(out.len() as u64)
+        },
+        |bytes| {
+            done += bytes;
+            progress(done, total);
+        },
+    )?;
+    Ok(memory)
+}
+
+/// Bytes of memory that packed experts may take: a third of what is available.
+fn memory_limit() -> u64 {
+    if cfg!(target_arch = "wasm32") {
+        // A page's memory stays within tens of MiB whatever the model's size.
+        return 32 << 20;
+    }
+    let read = |path| std::fs::read_to_string(path).ok();
+    // Only Linux says; 1 GiB does not hurt a machine that runs such models.
+    let available = read("/proc/meminfo").and_then(|text| mem_available(&text)).unwrap_or(3 << 30);
+    // A container's own limit ("max": none).
+    let container = read("/sys/fs/cgroup/memory.max").and_then(|text| text.trim().parse().ok()).unwrap_or(u64::MAX);
+    available.min(container) / 3
+}
+
+/// `MemAvailable` of `/proc/meminfo`, in bytes.
+fn mem_available(meminfo: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    kib.checked_mul(1024)
+}
