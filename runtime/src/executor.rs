@@ -10,7 +10,7 @@ use crate::{
     experts::{ExpertReport, trace::Routed, ways::WayChoice},
     gpu::{GpuDevice, GpuExecutor},
     model::Model,
-    plan::{Act, Plan},
+    plan::{Act, Plan, VecId},
     step::StepState,
 };
 
@@ -221,6 +221,14 @@ impl Executor {
         match self {
             Self::Cpu(e) => e.write_ids(ids),
             Self::Gpu(e) => e.write_ids(ids),
+        }
+    }
+
+    /// Replaces a vector of weights (benchmarks of routing).
+    pub fn write_vector(&mut self, id: VecId, values: &[f32]) {
+        match self {
+            Self::Cpu(e) => e.write_vector(id, values),
+            Self::Gpu(e) => e.write_vector(id, values),
         }
     }
 

@@ -203,6 +203,26 @@ impl Model {
         Self { config: config.clone(), mats, vecs, banks, embed, out_norm, head, layers }
     }
 
+    /// Gives every mixture layer a bias for selection, of zeros where it has none (benchmarks of routing).
+    pub fn add_biases(&mut self) {
+        let experts = self.config.moe.as_ref().map_or(0, |m| m.num_experts);
+        for layer in &mut self.layers {
+            if let FfnIds::Moe { bias: bias @ None, .. } = &mut layer.ffn {
+                self.vecs.push(vec![0.0; experts]);
+                *bias = Some(VecId(self.vecs.len() as u32 - 1));
+            }
+        }
+    }
+
+    /// The selection bias of each bank.
+    pub fn biases(&self) -> Vec<Option<VecId>> {
+        let of = |l: &LayerIds| match l.ffn {
+            FfnIds::Moe { bias, .. } => Some(bias),
+            FfnIds::Dense(_) => None,
+        };
+        self.layers.iter().filter_map(of).collect()
+    }
+
     /// The matrix, or stack of matrices.
     pub fn mat(&self, id: MatId) -> &Tensor {
         &self.mats[id.0 as usize]

@@ -5,7 +5,10 @@ use std::{num::NonZeroUsize, path::PathBuf, time::SystemTime};
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use pleiad_models::GenerationConfig;
-use pleiad_runtime::{Activations, CacheFormat, DeviceChoice, EngineOptions, SamplingParams, experts::ways::WayChoice};
+use pleiad_runtime::{
+    Activations, CacheFormat, DeviceChoice, EngineOptions, SamplingParams,
+    experts::{walk::Routing, ways::WayChoice},
+};
 
 /// The model.
 #[derive(Args, Clone, Debug)]
@@ -187,6 +190,7 @@ impl EngineArgs {
             misses: self.device.misses,
             directory: self.device.directory(),
             trace: false,
+            routing: Routing::Uniform,
         })
     }
 }

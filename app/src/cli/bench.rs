@@ -9,7 +9,12 @@ use std::{num::NonZeroUsize, time::Instant};
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use pleiad_models::inspect;
-use pleiad_runtime::{Engine, Event, GenerateOptions, SamplingParams, engine::GenerationStats, executor::DeviceStats};
+use pleiad_runtime::{
+    Engine, Event, GenerateOptions, SamplingParams,
+    engine::GenerationStats,
+    executor::DeviceStats,
+    experts::{ExpertReport, walk::Routing},
+};
 use serde::Serialize;
 
 use super::{
@@ -35,6 +40,10 @@ pub struct BenchArgs {
     /// Form of the result
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Form,
+    /// uniform: tokens choose experts by the weights, which is almost uniform if these are random; walk: selection biases wander
+    /// besides, so that a token's experts resemble those of the tokens before it
+    #[arg(long, value_name = "ROUTING", default_value = "uniform")]
+    pub routing: Routing,
     #[command(flatten)]
     pub engine: EngineArgs,
 }
@@ -81,7 +90,8 @@ struct Report {
     first_token_seconds: f64,
     tests: Vec<Test>,
     /// Where experts were, and how misses were served.
-    experts: Option<pleiad_runtime::experts::ExpertReport>,
+    experts: Option<ExpertReport>,
+    routing: Routing,
     memory: Memory,
 }
 
@@ -157,6 +167,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         bail!("--ctx-size {context}: these tests need {needed}");
     }
     options.context = Some(context);
+    options.routing = args.routing;
     let json = args.output == Form::Json;
     let start = Instant::now();
     let opened = open::engine(&args.model.model, options.clone(), json)?;
@@ -204,6 +215,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         first_token_seconds,
         tests: results,
         experts: opened.engine.experts(),
+        routing: args.routing,
         memory: Memory { peak_host_bytes: peak_host_bytes(), weight_bytes: info.weight_bytes },
     };
     let mut out = Stream::stdout();

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     Error, Result,
     executor::{DeviceStats, LoadOptions, PlanId, Readback, StepOutput, Ticket},
+    experts::trace::{Routed, Served},
     model::Model,
     plan::{Act, BankId, Heads, Kind, MatId, Op, Plan, VecId},
     rope,
@@ -38,6 +39,9 @@ pub struct CpuExecutor {
     done: VecDeque<StepOutput>,
     next_ticket: u64,
     stats: DeviceStats,
+    /// Report which experts every token chose.
+    trace: bool,
+    routed: Vec<Routed>,
 }
 
 impl CpuExecutor {
@@ -91,6 +95,8 @@ impl CpuExecutor {
             done: VecDeque::new(),
             next_ticket: 0,
             stats: DeviceStats { weight_bytes, ..DeviceStats::default() },
+            trace: options.experts.trace,
+            routed: Vec::new(),
         })
     }
 
@@ -123,6 +129,14 @@ impl CpuExecutor {
         self.ids.extend_from_slice(ids);
     }
 
+    /// Replaces a vector of weights.
+    pub fn write_vector(&mut self, id: VecId, values: &[f32]) {
+        // The model is shared; a benchmark can pay for a copy of its numbering (tensors stay where they are).
+        if let Some(vector) = Arc::make_mut(&mut self.model).vecs.get_mut(id.0 as usize) {
+            vector.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+        }
+    }
+
     /// Runs a step to its end.
     pub fn submit(&mut self, plan: PlanId, tokens: usize, readback: Readback) -> Result<Ticket> {
         self.step.tokens = tokens as u32;
@@ -138,6 +152,7 @@ impl CpuExecutor {
         prepared.plan.ops = ops;
         self.plans[plan.0] = prepared;
         output.counters = readback.counters.then(|| self.counters.clone());
+        output.routed = self.trace.then(|| std::mem::take(&mut self.routed).into());
         self.done.push_back(output);
         self.next_ticket += 1;
         Ok(Ticket(self.next_ticket - 1))
@@ -491,6 +506,13 @@ impl CpuExecutor {
         }
         if self.step.counters_on != 0 && self.step.stopped == 0 {
             ids_out[..tokens * k].iter().for_each(|&id| self.counters[layer * e + id as usize] += 1);
+        }
+        if self.trace && self.step.stopped == 0 {
+            for t in 0..tokens {
+                let at = t * k..(t + 1) * k;
+                let position = self.step.pos + t as u32;
+                self.routed.extend(Routed::ranked(position, layer, &ids_out[at.clone()], &weights_out[at], Served::Host));
+            }
         }
         *p.u32_mut(ids) = ids_out;
         *p.f32_mut(weights) = weights_out;

@@ -9,6 +9,7 @@ use super::{EngineInfo, EngineOptions};
 use crate::{
     Error, Result,
     executor::{DeviceChoice, Executor, ExpertOptions, LoadOptions},
+    experts::walk::Routing,
     gpu::{self, GpuDevice},
     model::Model,
     step::{PAGE, RING},
@@ -31,6 +32,14 @@ impl Loaded {
     /// What was loaded, and where.
     pub fn info(&self) -> &EngineInfo {
         &self.info
+    }
+
+    /// The GPU that it runs on; `None`: the CPU.
+    pub fn device(&self) -> Option<&Arc<GpuDevice>> {
+        match &self.executor {
+            Executor::Cpu(_) => None,
+            Executor::Gpu(e) => Some(e.device()),
+        }
     }
 
     /// Tokens submitted before the first of them is read back.
@@ -64,7 +73,11 @@ pub async fn load(checkpoint: &Checkpoint, options: EngineOptions, progress: &mu
         });
     }
     let positions = options.positions.unwrap_or(2 * context).max(context).next_multiple_of(PAGE);
-    let model = Arc::new(Model::new(&checkpoint.config, &checkpoint.weights));
+    let mut model = Model::new(&checkpoint.config, &checkpoint.weights);
+    if options.routing == Routing::Walk {
+        model.add_biases();
+    }
+    let model = Arc::new(model);
     let experts = ExpertOptions {
         budget: options.memory_budget,
         misses: options.misses,

@@ -28,7 +28,7 @@ pub use worker::Worker;
 use crate::{
     Error, Result,
     executor::{Activations, CacheFormat, DeviceChoice},
-    experts::{ExpertReport, ways::WayChoice},
+    experts::{ExpertReport, walk::Routing, ways::WayChoice},
     sampling::SamplingParams,
 };
 
@@ -60,6 +60,8 @@ pub struct EngineOptions {
     pub directory: Option<PathBuf>,
     /// Report which experts every token chose, and how they were served ([`Event::Routed`]).
     pub trace: bool,
+    /// Where the experts of tokens come from: for benchmarks with random weights.
+    pub routing: Routing,
 }
 
 impl Default for EngineOptions {
@@ -77,6 +79,7 @@ impl Default for EngineOptions {
             misses: WayChoice::Auto,
             directory: None,
             trace: false,
+            routing: Routing::Uniform,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_channel::Receiver;
-use pleiad_models::TextStream;
+use pleiad_models::{TextStream, config::Scoring};
 use web_time::Instant;
 
 use super::{
@@ -18,16 +18,22 @@ use super::{
 use crate::{
     Error, Result,
     executor::{DeviceStats, Executor, LoadOptions, Readback, StepOutput, Ticket},
-    experts::ExpertReport,
+    experts::{
+        ExpertReport,
+        walk::{Routing, Walk},
+    },
     forward::Output,
     model::Model,
     pages::{Held, PagePool},
+    plan::VecId,
     step::{PAGE, StepState},
 };
 
 /// Tokens that a generation may decode before the next one has its turn.
 const TURN: usize = 16;
 
+/// Standard deviation of wandering biases, in units of what scores spread over.
+const SPREAD: f32 = 1.0;
 /// Share of the memory in use that is tried after an allocation was refused.
 const SHRINK: f64 = 0.85;
 
@@ -50,6 +56,8 @@ pub struct Worker {
     on_device: Option<u64>,
     /// Why the worker serves nobody any more.
     broken: Option<Error>,
+    /// Biases that wander, and the vectors that they are written to.
+    walk: Option<(Walk, Vec<Option<VecId>>)>,
     /// What [`super::Engine::experts`] shows.
     report: Arc<Mutex<Option<ExpertReport>>>,
 }
@@ -70,7 +78,10 @@ struct Job {
     started: Instant,
     first_token: Option<Instant>,
     device_at: DeviceStats,
+    /// The device's counters when they were last read.
     counters: Vec<u32>,
+    /// Uses of experts since the last token that was reported.
+    uses: Vec<u32>,
 }
 
 /// What a turn came to.
@@ -81,7 +92,17 @@ enum Turn {
 
 impl Worker {
     pub(super) fn new(loaded: Loaded, commands: Receiver<Command>, report: Arc<Mutex<Option<ExpertReport>>>) -> Self {
+        let walk = (loaded.options.routing == Routing::Walk).then(|| {
+            let (banks, moe) = (loaded.model.banks.len(), loaded.model.config.moe.as_ref());
+            // Softmax spreads one unit of mass over all experts, a sigmoid gives each its own.
+            let spread = match moe.map(|m| m.scoring) {
+                Some(Scoring::Softmax) => SPREAD / moe.map_or(1, |m| m.num_experts) as f32,
+                _ => SPREAD / 4.0,
+            };
+            (Walk::new(banks, moe.map_or(0, |m| m.num_experts), spread, 1), loaded.model.biases())
+        });
         Self {
+            walk,
             commands,
             plans: Plans::new(&loaded.model, loaded.options.activations, loaded.options.chunk),
             in_flight: loaded.in_flight(),
@@ -133,6 +154,17 @@ impl Worker {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = self.executor.experts();
         // A profile that cannot be kept costs a slower start, and no answer.
         let _ = self.executor.save_profile();
+    }
+
+    /// Lets the biases wander by one token.
+    fn wander(&mut self) {
+        let Some((walk, biases)) = &mut self.walk else { return };
+        walk.step();
+        for (bank, bias) in biases.iter().enumerate() {
+            if let Some(bias) = bias {
+                self.executor.write_vector(*bias, walk.biases(bank));
+            }
+        }
     }
 
     /// The next job in turn. Requests of one session are served in order, so one that waits for another is passed over.
@@ -326,7 +358,12 @@ impl Worker {
     }
 
     /// Makes the device's step that of the job.
-    fn put_on_device(&mut self, job: &Job) {
+    fn put_on_device(&mut self, job: &mut Job) {
+        if job.request.options.routing {
+            // What other sessions used is not this one's.
+            self.executor.reset_counters();
+            job.counters.fill(0);
+        }
         let pages = self.sessions.get(&job.request.session).map_or(&[][..], |h| &h.pages);
         self.executor.write_step(&job.step, pages);
         self.on_device = Some(job.request.session);
@@ -342,21 +379,19 @@ impl Worker {
         let plan = self.plans.get(&mut self.executor, &self.model, tokens, output)?;
         job.step.pos = done as u32;
         job.step.tokens = tokens as u32;
-        if done == job.stats.reused_tokens && job.request.options.routing {
-            self.executor.reset_counters();
-        }
         self.put_on_device(job);
         let ids = &job.request.prompt[done..done + tokens];
         self.executor.write_ids(ids);
-        let readback = Readback { token: last, counters: last && job.request.options.routing };
+        let readback = Readback { token: last, counters: job.request.options.routing };
         let ticket = self.executor.submit(plan, tokens, readback)?;
         let result = self.executor.wait(ticket).await?;
         job.routed(&result);
+        job.count(&result);
         if last {
             check_logit(&result)?;
         }
         if let Some(held) = self.sessions.get_mut(&session) {
-            held.tokens.extend_from_slice(ids);
+            held.tokens.extend_from_slice(&job.request.prompt[done..done + tokens]);
         }
         job.prefilled = Some(done + tokens);
         job.send(Event::Prompt(Progress {
@@ -402,6 +437,7 @@ impl Worker {
                 {
                     self.executor.write_pages(&held.pages);
                 }
+                self.wander();
                 let readback = Readback { token: true, counters: job.request.options.routing };
                 let ticket = self.executor.submit(plan, 1, readback)?;
                 job.in_flight.push_back((ticket, next));
@@ -422,6 +458,7 @@ impl Worker {
             let fed = job.last;
             let output = self.executor.wait(ticket).await?;
             job.routed(&output);
+            job.count(&output);
             check_logit(&output)?;
             if let Some(held) = self.sessions.get_mut(&session) {
                 debug_assert_eq!(held.tokens.len(), position);
@@ -461,6 +498,7 @@ impl Job {
             first_token: None,
             device_at: DeviceStats::default(),
             counters: Vec::new(),
+            uses: Vec::new(),
         }
     }
 
@@ -472,6 +510,7 @@ impl Job {
         self.in_flight.clear();
         self.prefilled = None;
         self.device_at = DeviceStats::default();
+        self.uses.clear();
     }
 
     fn send(&self, event: Event) {
@@ -479,6 +518,16 @@ impl Job {
             // Nobody listens any more.
             self.request.cancelled.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Adds what experts were used since the counters were last read.
+    fn count(&mut self, output: &StepOutput) {
+        let Some(now) = &output.counters else { return };
+        self.uses.resize(now.len(), 0);
+        for ((uses, now), before) in self.uses.iter_mut().zip(now).zip(&self.counters) {
+            *uses += now.wrapping_sub(*before);
+        }
+        self.counters.clone_from(now);
     }
 
     fn routed(&self, output: &StepOutput) {
@@ -496,11 +545,7 @@ impl Job {
         if let Some(first) = self.first_token {
             self.stats.decode_seconds = first.elapsed().as_secs_f64();
         }
-        let activations = output.counters.as_ref().map(|now| {
-            let delta = now.iter().zip(&self.counters).map(|(n, b)| n.wrapping_sub(*b)).collect();
-            self.counters.clone_from(now);
-            delta
-        });
+        let activations = output.counters.as_ref().map(|_| std::mem::take(&mut self.uses).into());
         if self.step.stopped != 0 {
             return Some(DoneReason::End);
         }

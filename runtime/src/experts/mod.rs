@@ -9,6 +9,7 @@
 //! | [`ways`] | the choice among gather, CPU and resume, measured while decoding |
 //! | [`profile`] | which experts a model used before, for a warm start |
 //! | [`trace`], [`replay`] | what was routed and served; what other policies would have made of it |
+//! | [`walk`] | routing with locality for benchmarks with random weights |
 //! | `cold` | missing experts on the CPU |
 
 pub mod bank;
@@ -19,6 +20,7 @@ pub mod profile;
 pub mod replay;
 pub mod residency;
 pub mod trace;
+pub mod walk;
 pub mod ways;
 
 use serde::Serialize;

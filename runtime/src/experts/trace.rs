@@ -87,6 +87,29 @@ pub struct Routed {
     pub bytes: u64,
 }
 
+impl Routed {
+    /// The experts of one token at one layer, ranked by weight; nothing moved for them.
+    pub fn ranked<'a>(
+        position: u32,
+        layer: usize,
+        experts: &'a [u32],
+        weights: &'a [f32],
+        served: Served,
+    ) -> impl Iterator<Item = Self> + use<'a> {
+        let mut order: Vec<usize> = (0..experts.len().min(weights.len())).collect();
+        order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+        order.into_iter().enumerate().map(move |(rank, i)| Self {
+            position,
+            layer: layer as u16,
+            rank: rank as u16,
+            expert: experts[i] as u16,
+            weight: weights[i],
+            served,
+            bytes: 0,
+        })
+    }
+}
+
 /// What a trace says of its own residency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Recorded {

@@ -7,22 +7,28 @@
 //!
 //! - Every way is first probed for a few tokens. After that a way is probed while its confidence interval still reaches below
 //!   home's time, and on a schedule which is the slower the worse the way was.
-//! - What probes cost beyond home's time is kept below a fixed allowance and [`BUDGET`] of all time.
+//! - What probes cost beyond home's time is kept below a fixed allowance and 3 % of all time.
 //! - A model whose predictions fail (cumulative sums) forgets its old tokens; where home became slower all others are due.
-//! - Ways change the misses to come: [`Way::Gather`] and [`Way::Resume`] admit every missing expert, [`Way::Cpu`] few. The ratio
-//!   of the levels at which misses settle is learned from changes between them, and from a trial long enough to see them fall.
+//! - Ways change the misses to come: [`Way::Gather`] and [`Way::Resume`] admit every missing expert, [`Way::Cpu`] few. Ways are
+//!   compared at the misses to which they would lead, of which an uncertain estimate is kept; where the choice hangs
+//!   on it, a trial of the other kind lasts long enough to see misses drift.
 
 mod cost;
+mod level;
 mod split;
+mod way;
 
+#[cfg(test)]
+mod simulate;
+#[cfg(test)]
+mod tests;
 
-use std::{collections::VecDeque, fmt, str::FromStr};
+use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
-
-use crate::Error;
 use cost::{CostModel, Drift, Estimate, Load, median};
+use level::Levels;
 pub use split::Split;
+pub use way::{Sample, Way, WayChoice, WayReport, WaysReport};
 
 /// Share of the time that probes may cost.
 const BUDGET: f64 = 0.03;
@@ -34,145 +40,15 @@ const PROBE: usize = 4;
 const MARGIN: f64 = 0.02;
 /// Tokens over which the level of misses is taken.
 const RECENT: usize = 24;
-/// Tokens that misses are given to settle, and after which they mostly have.
+/// Tokens that misses are given to settle.
 const SETTLE: u64 = 96;
-const SETTLED: u64 = 40;
-/// Tokens after which what was learned of the level of misses is doubted.
-const OLD: u64 = 384;
+/// Standard errors by which a trial may hope, of ways that admit all and of others. A warm cache is easily lost.
+const HOPE: (f64, f64) = (2.0, 1.5);
+/// Most tokens between two trials.
+const LONGEST_WAIT: u64 = 2048;
 /// Share of the time that scheduled probes of one way may cost, and the fewest tokens between them.
 const SCHEDULE: f64 = 0.008;
-const INTERVAL: u64 = 192;
-
-/// How missing experts of a token are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Way {
-    /// A kernel reads them from a host-visible bank into slots.
-    Gather,
-    /// The CPU computes them while the GPU computes the resident ones.
-    Cpu,
-    /// The plan stops at the layer, the host uploads them into slots, the plan resumes.
-    Resume,
-}
-
-impl Way {
-    /// Whether every missing expert comes to live in a slot.
-    pub fn admits_all(self) -> bool {
-        self != Self::Cpu
-    }
-}
-
-impl fmt::Display for Way {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Gather => "gather",
-            Self::Cpu => "cpu",
-            Self::Resume => "resume",
-        })
-    }
-}
-
-impl FromStr for Way {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self, Error> {
-        match s {
-            "gather" => Ok(Self::Gather),
-            "cpu" => Ok(Self::Cpu),
-            "resume" => Ok(Self::Resume),
-            _ => Err(Error::Invalid(format!("no such way of serving missing experts: {s}; there are gather, cpu and resume"))),
-        }
-    }
-}
-
-/// Who chooses the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub enum WayChoice {
-    /// What measures best.
-    #[default]
-    Auto,
-    /// The user.
-    Only(Way),
-}
-
-impl fmt::Display for WayChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.pad("auto"),
-            Self::Only(way) => way.fmt(f),
-        }
-    }
-}
-
-impl FromStr for WayChoice {
-    type Err = Error;
-
-    fn from_str(s: &str) -> Result<Self, Error> {
-        if s == "auto" { Ok(Self::Auto) } else { s.parse().map(Self::Only) }
-    }
-}
-
-impl From<WayChoice> for String {
-    fn from(choice: WayChoice) -> Self {
-        choice.to_string()
-    }
-}
-
-impl TryFrom<String> for WayChoice {
-    type Error = Error;
-
-    fn try_from(s: String) -> Result<Self, Error> {
-        s.parse()
-    }
-}
-
-/// What is known of a decoded token besides its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// How its misses were served.
-    pub way: Way,
-    /// Experts that were missing, over all layers.
-    pub misses: u32,
-    /// Layers in which at least one was.
-    pub layers_missed: u32,
-}
-
-/// What the choice rests on, for `--json` and the app.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct WaysReport {
-    /// Who chooses.
-    pub choice: WayChoice,
-    /// The way in use, probes aside.
-    pub chosen: Way,
-    /// Short runs of other ways, for measuring.
-    pub probes: u64,
-    /// Changes from way to way, those for probes included.
-    pub switches: u64,
-    /// Times that a way's cost was seen to change.
-    pub drifts: u64,
-    /// Share of all time that probes cost beyond what the chosen way would have taken.
-    pub probing: f64,
-    /// Every available way.
-    pub ways: Vec<WayReport>,
-}
-
-/// What was measured of a way.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct WayReport {
-    /// The way.
-    pub way: Way,
-    /// Tokens decoded with it.
-    pub tokens: u64,
-    /// Their share of all tokens.
-    pub share: f64,
-    /// Robust mean of the seconds of its recent tokens that missed; `None` before the first.
-    pub seconds_per_token: Option<f64>,
-    /// Mean misses of those tokens.
-    pub misses_per_token: Option<f64>,
-    /// What a token is expected to take with the misses that this way has now; `None` where nothing is known.
-    pub expected_seconds: Option<f64>,
-}
+const INTERVAL: f64 = 192.0;
 
 /// How much tokens miss at present.
 #[derive(Clone, Copy, Debug)]
@@ -217,6 +93,14 @@ struct Ledger {
     agreed: bool,
 }
 
+impl Ledger {
+    /// One or two tokens, of which one may have been unlucky, are all that is known.
+    fn doubtful(&self) -> bool {
+        self.cost.len() <= 2 && !self.agreed && self.looks < 2
+    }
+}
+
+/// A few tokens of a way that is not home.
 #[derive(Clone, Copy, Debug)]
 struct Probe {
     way: usize,
@@ -228,15 +112,14 @@ struct Probe {
     slow_start: bool,
 }
 
-/// Home changed between a way that admits all and one that does not: misses drift to another level.
+/// Home was moved to a way that is dearer now but may be cheaper once misses have drifted to its level.
 #[derive(Clone, Copy, Debug)]
-struct Shift {
-    before: Level,
+struct Trial {
+    /// Home before.
+    from: usize,
     at: u64,
-    /// Whether misses had settled before.
-    settled: bool,
-    /// Home is dearer than what it replaced unless misses fall: what that took a token.
-    trial: Option<f64>,
+    /// What a token of it took.
+    paid: f64,
 }
 
 /// Chooses the way of serving misses, token by token. Deterministic, given what it observes.
@@ -246,15 +129,12 @@ pub struct Chooser {
     ways: Vec<Ledger>,
     home: usize,
     probe: Option<Probe>,
-    shift: Option<Shift>,
-    /// When home last changed between admitting all and few.
-    admits_since: u64,
-    /// Logarithm of the level of misses where all are admitted over that where few are; and when it was learned.
-    ratio: Option<(f64, u64)>,
+    trial: Option<Trial>,
+    levels: Levels,
     next_trial: u64,
     trial_wait: u64,
-    /// Misses and layers of the last tokens.
-    recent: VecDeque<(u32, u32)>,
+    /// Misses and layers of the last tokens, and the state of the cache.
+    recent: VecDeque<(u32, u32, f64)>,
     /// Times of the last tokens without a miss.
     idle: VecDeque<f64>,
     /// Most layers that ever missed.
@@ -275,22 +155,35 @@ impl Chooser {
         let mut ways: Vec<Way> = Vec::new();
         match choice {
             WayChoice::Only(way) => ways.push(way),
-            WayChoice::Auto => available.iter().for_each(|w| if !ways.contains(w) { ways.push(*w) }),
+            WayChoice::Auto => available.iter().for_each(|w| {
+                if !ways.contains(w) {
+                    ways.push(*w)
+                }
+            }),
         }
         if ways.is_empty() {
             ways.push(Way::Resume);
         }
-        let ledger = |way| Ledger { way, cost: CostModel::default(), tokens: 0, last: 0, confirmed: 0, due: false, looks: 0, first: None, agreed: false };
+        let ledger = |way| Ledger {
+            way,
+            cost: CostModel::default(),
+            tokens: 0,
+            last: 0,
+            confirmed: 0,
+            due: false,
+            looks: 0,
+            first: None,
+            agreed: false,
+        };
         Self {
             choice,
             ways: ways.into_iter().map(ledger).collect(),
             home: 0,
             probe: None,
-            shift: None,
-            admits_since: 0,
-            ratio: None,
+            trial: None,
+            levels: Levels::default(),
             next_trial: 0,
-            trial_wait: 256,
+            trial_wait: 96,
             recent: VecDeque::with_capacity(RECENT),
             idle: VecDeque::with_capacity(RECENT),
             layers: 1,
@@ -326,7 +219,8 @@ impl Chooser {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
-        self.recent.push_back((sample.misses, sample.layers_missed));
+        self.recent.push_back((sample.misses, sample.layers_missed, self.levels.state()));
+        self.levels.observe(sample.way.admits_all(), sample.misses.into());
         self.layers = self.layers.max(sample.layers_missed);
         let load = Load { misses: sample.misses.into(), layers: sample.layers_missed.max(1).into() };
         if sample.misses == 0 {
@@ -340,14 +234,14 @@ impl Chooser {
             let expected = self.ways[self.home].cost.estimate(load, 0.0).map(|e| e.seconds);
             if let (Some(probe), Some(expected)) = (&mut self.probe, expected) {
                 // One outlier must not forbid probes for long.
-                probe.excess += seconds.min(25.0 * expected) - expected;
+                probe.excess += seconds.min(6.0 * expected) - expected;
                 let known = self.ways[index].cost.estimate(load, 0.0).map_or(f64::INFINITY, |e| e.seconds);
                 let slow = seconds > (4.0 * expected).min((0.7 * known).max(1.4 * expected));
                 probe.slow_start |= first && probe.way == index && slow;
             } else if let (true, Some(expected)) = (first, expected) {
                 self.spent += (seconds.min(4.0 * expected) - expected).max(0.0);
             }
-            if let Some(paid) = self.shift.and_then(|s| s.trial) {
+            if let Some(paid) = self.trial.map(|t| t.paid) {
                 self.spent += (seconds.min(4.0 * paid) - paid).max(0.0);
             }
             let ledger = &mut self.ways[index];
@@ -370,6 +264,11 @@ impl Chooser {
                 _ => {}
             }
         }
+    }
+
+    /// Something else than decoding took place (a prompt, a pause): the next token's time does not count.
+    pub fn interrupt(&mut self) {
+        self.last_way = None;
     }
 
     /// What the choice rests on.
@@ -412,24 +311,19 @@ impl Chooser {
 
     /// The level of misses of the last tokens; `None` where none missed.
     fn level(&self) -> Option<Level> {
-        let missed = self.recent.iter().filter(|(m, _)| *m > 0);
-        let (n, m, l) = missed.fold((0.0, 0.0, 0.0), |(n, m, l), (x, y)| (n + 1.0, m + f64::from(*x), l + f64::from((*y).max(1))));
+        let missed = self.recent.iter().filter(|(m, ..)| *m > 0);
+        let (n, m, l) =
+            missed.fold((0.0, 0.0, 0.0), |(n, m, l), (x, y, _)| (n + 1.0, m + f64::from(*x), l + f64::from((*y).max(1))));
         let load = Load { misses: m / n, layers: l / n };
         (n > 0.0).then(|| Level { load, share: n / self.recent.len() as f64 })
     }
 
-    /// The level of misses if way `index` were home.
-    fn level_of(&self, index: usize) -> Option<Level> {
-        let here = self.level();
-        let admits = self.ways[index].way.admits_all();
-        if admits == self.ways[self.home].way.admits_all() {
-            return here;
-        }
-        match (self.shift, self.ratio) {
-            (Some(shift), _) if shift.settled || shift.trial.is_some() => Some(shift.before),
-            (_, Some((ratio, _))) => here.map(|h| h.scaled(if admits { ratio } else { -ratio }.exp(), self.layers.into())),
-            (_, None) => here,
-        }
+    /// The level of misses to which way `index` would lead, if the effect of admitting were `off` standard errors off.
+    fn level_of(&self, index: usize, off: f64) -> Option<Level> {
+        let (effect, error) = self.levels.effect();
+        let state = self.recent.iter().map(|(.., s)| s).sum::<f64>() / self.recent.len().max(1) as f64;
+        let goal = f64::from(u8::from(self.ways[index].way.admits_all()));
+        Some(self.level()?.scaled(((effect + off * error) * (goal - state)).exp(), self.layers.into()))
     }
 
     /// The cost of a mean token at `level`, those that do not miss included.
@@ -443,8 +337,22 @@ impl Chooser {
         Some(Estimate { seconds: e.seconds * level.share + idle * (1.0 - level.share), error: e.error * level.share })
     }
 
+    /// The cost at the level of misses to which the way leads.
     fn expected(&self, index: usize) -> Option<Estimate> {
-        self.cost_at(index, self.level_of(index)?)
+        self.cost_at(index, self.level_of(index, 0.0)?)
+    }
+
+    /// By how much way `index` may be better in comparison with home than expected, if the effect of admitting
+    /// is that many standard errors off.
+    fn chance(&self, index: usize, errors: f64) -> f64 {
+        let gain = |off: f64| {
+            let cost = |i: usize| self.cost_at(i, self.level_of(i, off)?).map(|e| e.seconds);
+            Some(cost(self.home)? - cost(index)?)
+        };
+        match (gain(0.0), gain(errors), gain(-errors)) {
+            (Some(mean), Some(up), Some(down)) => (up - mean).max(down - mean).max(0.0),
+            _ => 0.0,
+        }
     }
 
     /// The cost at the level of the last tokens, whatever the way would make of it.
@@ -466,9 +374,6 @@ impl Chooser {
         let worse = it.seconds - home.seconds;
         let hopeless = (probe.got >= 2 && worse > 2.0 * spread.max(0.05 * it.seconds))
             || (probe.slow_start && (probe.got > 0 || self.ways[probe.way].looks == 2) && it.seconds > 1.5 * home.seconds);
-        if probe.got == 0 && !hopeless {
-            return;
-        }
         if probe.got < probe.want && !hopeless {
             return;
         }
@@ -478,8 +383,9 @@ impl Chooser {
         ledger.confirmed = if it.seconds > 1.5 * home.seconds { ledger.confirmed + 1 } else { 0 };
         if let (Some(it), Some(home)) = (self.expected(probe.way), self.expected(self.home))
             && it.seconds < (1.0 - MARGIN) * home.seconds
+            && (home.seconds - it.seconds) > 0.5 * self.chance(probe.way, 1.0)
         {
-            self.move_home(probe.way);
+            self.home = probe.way;
         }
         // Another that was never measured comes before going back.
         if let Some(unknown) = self.unknown() {
@@ -491,40 +397,12 @@ impl Chooser {
         (0..self.ways.len()).find(|&i| i != self.home && self.ways[i].cost.len() == 0)
     }
 
-    /// Makes a way home; if it admits otherwise than the one before, misses will drift.
-    fn move_home(&mut self, way: usize) {
-        let admits = self.ways[way].way.admits_all();
-        if admits != self.ways[self.home].way.admits_all() {
-            self.learn_ratio();
-            let settled = self.now - self.admits_since >= SETTLED;
-            // Dearer at first: misses need time to fall.
-            let (it, home) = (self.expected_here(way), self.expected_here(self.home));
-            let trial = it.zip(home).filter(|(it, home)| it.seconds > home.seconds).map(|(_, home)| home.seconds);
-            self.shift = self.level().map(|before| Shift { before, at: self.now, settled, trial });
-            self.admits_since = self.now;
-            self.recent.clear();
-        }
-        self.home = way;
-    }
-
-    /// Ends the time after a shift: the levels before and after it tell the ratio.
-    fn learn_ratio(&mut self) {
-        let Some(shift) = self.shift.take() else { return };
-        let settled = (shift.settled || shift.trial.is_some()) && self.now - shift.at >= SETTLED;
-        let Some(level) = self.level().filter(|_| settled) else { return };
-        let change = (level.misses() / shift.before.misses()).ln();
-        let new = if self.ways[self.home].way.admits_all() { change } else { -change };
-        let old = self.ratio.map_or(new, |(r, _)| r);
-        self.ratio = Some((((new + old) / 2.0).clamp(-2.5, 0.7), self.now));
-    }
-
-    /// Whether a trial has shown what it can: misses have settled, or fall no more, or it becomes too dear.
-    fn trial_over(&self, shift: Shift, paid: f64, home: Estimate) -> bool {
-        let since = self.now - shift.at;
-        let mean = |skip: usize| self.recent.iter().rev().skip(skip).take(12).map(|(m, _)| f64::from(*m)).sum::<f64>();
-        let falls = mean(0) < 0.97 * mean(12);
-        let look = since >= 24 && since % 12 == 0;
-        since >= SETTLE || (look && !falls && home.seconds > 1.15 * paid) || self.balance() < -6.0 * paid
+    /// Whether a trial goes on: at first, then as long as it may turn out well, until misses have settled.
+    fn trial_goes_on(&self, trial: Trial, home: Estimate) -> bool {
+        let since = self.now - trial.at;
+        let Some(from) = self.expected(trial.from) else { return false };
+        let hopeful = home.seconds - self.chance(trial.from, 1.0) < from.seconds;
+        since < SETTLE && (since < 24 || hopeful) && self.balance() > -6.0 * trial.paid
     }
 
     /// A token of home is in: stay, move, or probe?
@@ -533,15 +411,13 @@ impl Chooser {
         if let Some(unknown) = self.unknown() {
             return self.start_probe(unknown, PROBE);
         }
-        if let Some(shift) = self.shift {
-            if let Some(paid) = shift.trial {
-                if !self.trial_over(shift, paid, home) {
-                    return;
-                }
-                self.shift = Some(Shift { trial: None, settled: true, ..shift });
-            } else if self.now - shift.at >= SETTLE {
-                self.learn_ratio();
-            } else if self.recent.len() < 8 {
+        if let Some(trial) = self.trial {
+            if self.trial_goes_on(trial, home) {
+                return;
+            }
+            self.trial = None;
+            if self.expected(trial.from).is_some_and(|e| e.seconds < home.seconds) {
+                self.home = trial.from;
                 return;
             }
         }
@@ -550,72 +426,71 @@ impl Chooser {
         // Move.
         let best = others.iter().min_by(|a, b| a.1.seconds.total_cmp(&b.1.seconds));
         if let Some(&(way, e)) = best
-            && home.seconds - e.seconds > MARGIN * home.seconds + 0.5 * e.error.hypot(home.error)
+            && home.seconds - e.seconds > MARGIN * home.seconds + 0.5 * e.error.hypot(home.error).hypot(self.chance(way, 1.0))
         {
-            return self.move_home(way);
+            self.home = way;
+            return;
         }
         if self.level().is_none() {
             return;
         }
-        let balance = self.balance();
-        let mut candidates: Vec<(f64, usize, usize)> = Vec::new();
-        for &(i, e) in &others {
-            let ledger = &self.ways[i];
-            let away = self.now - ledger.last;
-            let n = ledger.cost.len();
-            let spread = e.error.hypot(home.error);
-            // Changing there and back costs about a token, too.
-            let worse = (e.seconds - home.seconds).max(0.0);
-            let cost = |tokens: usize| worse * (tokens as f64 + 1.0) + 0.3 * home.seconds;
-            // One or two tokens may have been unlucky. The second look ends at once where the first was right.
-            let again = n <= 2 && !ledger.agreed && ledger.looks < 2 && away >= 24;
-            // As Student's t: a few tokens may mislead by more of what seem their deviations.
-            let open = e.seconds - (2.0 + 3.0 / n.max(1) as f64) * spread < (1.0 - MARGIN) * home.seconds;
-            let race = (n.clamp(PROBE, 16), open && away as usize >= (2 * n).max(12));
-            let short = if e.seconds > 1.5 * home.seconds { 2 } else { PROBE };
-            let interval = (cost(short) / (SCHEDULE * home.seconds)).max(INTERVAL as f64) * f64::from(1 << ledger.confirmed.min(5));
-            let scheduled = (short, away as f64 >= interval);
-            let due = (short, ledger.due && e.seconds - 1.5 * spread < 1.3 * home.seconds);
-            let tokens = [race, due, scheduled, (PROBE, again)].iter().filter(|(_, yes)| *yes).map(|(tokens, _)| *tokens).max();
-            if let Some(tokens) = tokens
-                && (again || cost(tokens) <= balance)
-            {
-                candidates.push((e.seconds, i, tokens));
-            }
+        let probes = others.iter().filter_map(|&(i, e)| Some((e.seconds, i, self.wants_probe(i, e, home)?)));
+        match probes.min_by(|a, b| a.0.total_cmp(&b.0)) {
+            Some((_, way, tokens)) => self.start_probe(way, tokens),
+            None => self.maybe_try(home, &others),
         }
-        if let Some(&(_, way, tokens)) = candidates.iter().min_by(|a, b| a.0.total_cmp(&b.0)) {
-            return self.start_probe(way, tokens);
-        }
-        self.maybe_try(home, &others, balance);
     }
 
-    /// Moves home to a way that is dearer at the present level of misses, but may be cheaper at the level to which it leads.
-    fn maybe_try(&mut self, home: Estimate, others: &[(usize, Estimate)], balance: f64) {
-        if self.now < self.next_trial {
+    /// Whether way `index`, expected to take `e`, should be probed now, and for how many tokens.
+    fn wants_probe(&self, index: usize, e: Estimate, home: Estimate) -> Option<usize> {
+        let ledger = &self.ways[index];
+        let away = self.now - ledger.last;
+        let n = ledger.cost.len();
+        // A probe tells nothing of other levels of misses.
+        let spread = self.expected_here(index).map_or(e.error, |e| e.error).hypot(home.error);
+        // Changing there and back costs something, too.
+        let cost = |tokens: usize| (e.seconds - home.seconds).max(0.0) * (tokens as f64 + 1.0) + 0.3 * home.seconds;
+        if ledger.doubtful() && away >= 24 {
+            return Some(PROBE);
+        }
+        // As Student's t: few tokens may mislead by more of what seem their deviations.
+        let open = e.seconds - (2.0 + 3.0 / n.max(1) as f64) * spread < (1.0 - MARGIN) * home.seconds;
+        let few = if e.seconds > 1.5 * home.seconds { 2 } else { PROBE };
+        let interval = (cost(few) / (SCHEDULE * home.seconds)).max(INTERVAL) * f64::from(1 << ledger.confirmed.min(5));
+        let tokens = if open && away >= (2 * n).max(12) as u64 {
+            n.clamp(PROBE, 16)
+        } else if away as f64 >= interval || (ledger.due && e.seconds - 1.5 * spread < 1.3 * home.seconds) {
+            few
+        } else {
+            return None;
+        };
+        (cost(tokens) <= self.balance()).then_some(tokens)
+    }
+
+    /// Tries a way that admits otherwise, where it may turn out cheaper once misses have drifted.
+    fn maybe_try(&mut self, home: Estimate, others: &[(usize, Estimate)]) {
+        let admits = self.ways[self.home].way.admits_all();
+        // While the cache is still drifting to where home leads, it is home that shows the effect.
+        let unsettled = (f64::from(u8::from(admits)) - self.levels.state()).abs() > 0.15;
+        let doubtful = self.ways.iter().any(Ledger::doubtful);
+        if self.now < self.next_trial || unsettled || doubtful {
             return;
         }
-        let admits = self.ways[self.home].way.admits_all();
-        let Some(level) = self.level() else { return };
-        // Where the ratio was measured long ago, it may be nearer to 1, or to what it was, by now.
-        let hope = match (admits, self.ratio) {
-            (false, None) => 0.3,
-            (false, Some((ratio, at))) if self.now - at > OLD => (1.5 * ratio - 0.2).exp(),
-            (true, Some((_, at))) if self.now - at > OLD => 1.0,
-            _ => return,
-        };
-        let hoped = level.scaled(hope, self.layers.into());
+        let hope = if admits { HOPE.1 } else { HOPE.0 };
         let way = others
             .iter()
             .filter(|(i, _)| self.ways[*i].way.admits_all() != admits)
-            .filter_map(|&(i, _)| Some((i, self.cost_at(i, hoped).map(|e| e.seconds - e.error)?, self.expected_here(i)?.seconds)))
+            .filter(|(i, e)| e.seconds - (hope * e.error).hypot(self.chance(*i, hope)) < (1.0 - MARGIN) * home.seconds)
+            .filter_map(|(i, _)| Some((*i, self.expected_here(*i)?.seconds)))
             .min_by(|a, b| a.1.total_cmp(&b.1));
-        if let Some((way, best, at_first)) = way
-            && best < 0.95 * home.seconds
-            && 20.0 * (at_first - home.seconds) < balance
-        {
+        let (Some((way, at_first)), Some(here)) = (way, self.expected_here(self.home)) else { return };
+        // A good trial soon costs less than at first; a bad one lasts longer than this.
+        let tokens = if at_first > 1.6 * here.seconds { 16.0 } else { 8.0 };
+        if tokens * (at_first - here.seconds) < self.balance() {
             self.next_trial = self.now + self.trial_wait;
-            self.trial_wait = (2 * self.trial_wait).min(1 << 14);
-            self.move_home(way);
+            self.trial_wait = (2 * self.trial_wait).min(LONGEST_WAIT);
+            self.trial = Some(Trial { from: self.home, at: self.now, paid: here.seconds });
+            self.home = way;
         }
     }
 }

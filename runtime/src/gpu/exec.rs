@@ -26,7 +26,7 @@ use crate::{
         ways::Way,
     },
     model::Model,
-    plan::{Act, Kind, Plan},
+    plan::{Act, Kind, Plan, VecId},
     q8::Q8Rows,
     step::{RING, StepState},
 };
@@ -193,7 +193,11 @@ impl GpuExecutor {
 
     /// Sets what the next steps read. Entries of `pages` beyond the context are ignored.
     pub fn write_step(&mut self, step: &StepState, pages: &[u32]) {
-        let on_miss = self.server.as_ref().map_or(0, |s| s.on_miss);
+        let on_miss = self.server.as_mut().map_or(0, |s| {
+            // What follows has not to do with the token before.
+            s.last_done = None;
+            s.on_miss
+        });
         let step = StepState { halt: 0, on_miss, ..*step };
         self.upload(&self.state.step.clone(), bytemuck::cast_slice(std::slice::from_ref(&step)));
         self.write_pages(pages);
@@ -211,6 +215,14 @@ impl GpuExecutor {
     /// Sets the token ids of the next step. More than a step can have are ignored.
     pub fn write_ids(&mut self, ids: &[u32]) {
         self.upload(&self.state.ids.clone(), &ids[..ids.len().min(super::state::MAX_IDS)]);
+    }
+
+    /// Replaces a vector of weights.
+    pub fn write_vector(&mut self, id: VecId, values: &[f32]) {
+        let Some(place) = self.state.weights.vector_places.get(id.0 as usize).copied() else { return };
+        let words: &[u32] = bytemuck::cast_slice(values);
+        let words = &words[..words.len().min((place.size / 4) as usize)];
+        self.upload_at(&self.state.weights.vectors.clone(), place.offset, words);
     }
 
     pub(super) fn upload(&mut self, buffer: &Buffer, words: &[u32]) {

@@ -245,8 +245,12 @@ impl GpuExecutor {
         }
         if let (1, Some(way)) = (run.tokens, way) {
             let now = Instant::now();
-            let since = server.last_done.replace(now).map_or(started, |last| last.max(started));
-            let seconds = now.duration_since(since).as_secs_f64();
+            // From one token's end to the next one's: whatever a way costs, it shows there.
+            let since = server.last_done.replace(now);
+            if since.is_none() {
+                server.chooser.interrupt();
+            }
+            let seconds = now.duration_since(since.unwrap_or(started)).as_secs_f64();
             server.chooser.observe(seconds, Sample { way, misses: misses as u32, layers_missed });
             let average = |old: f32, new: f32| old + NEWEST * (new - old);
             server.token_misses = average(server.token_misses, if misses > 0 { 1.0 } else { 0.0 });

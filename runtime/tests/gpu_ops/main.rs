@@ -8,5 +8,6 @@ mod dense;
 mod experts;
 mod rows;
 mod sampling;
+mod slots;
 mod steps;
 mod support;

@@ -198,7 +198,7 @@ mod tests {
     use super::*;
     use crate::{
         executor::{ExpertOptions, LoadOptions},
-        experts::budget::Needs,
+        experts::budget::{Needs, place},
         forward::record,
         gpu::{self, DeviceOptions, GpuExecutor},
     };
@@ -218,41 +218,48 @@ mod tests {
         assert_eq!(plans(8, 0), [(1, Token, true), (8, Token, true), (8, Cache, true)]);
     }
 
-    /// What a device's allocator reports for a model and all its plans, against what was foretold.
+    /// What a device's allocator reports for a model and all its plans, against what was foretold, under several budgets.
     #[test]
     fn needs_are_what_a_gpu_allocates() {
         let checkpoint = Checkpoint::tiny().unwrap();
         let model = Arc::new(Model::new(&checkpoint.config, &checkpoint.weights));
-        let (positions, max_context, cache, chunk) = (256, 200, CacheFormat::F16, 100);
-        let needs = Needs::of(&model, positions, max_context, cache, Activations::Q8, chunk);
-        let reporting = pollster::block_on(gpu::enumerate()).into_iter().find_map(|adapter| {
-            let device = pollster::block_on(adapter.open(DeviceOptions::default())).ok()?;
-            device.device.generate_allocator_report().map(|_| device)
-        });
-        let Some(device) = reporting else {
-            return println!("SKIPPED needs_are_what_a_gpu_allocates: no adapter reports its allocations");
-        };
-        let options = LoadOptions { positions, max_context, cache, threads: None, experts: ExpertOptions::default() };
-        let mut progress = |_, _| {};
-        let load = GpuExecutor::load(Arc::clone(&device), Arc::clone(&model), &options, &mut progress);
-        let mut executor = pollster::block_on(load).unwrap();
-        let experts = needs.whole() - needs.fixed();
-        assert_eq!(executor.stats().weight_bytes, needs.dense + experts);
-        for options in plans(&model, Activations::Q8, chunk) {
-            executor.compile(&record(&model, options)).unwrap();
+        let (positions, max_context, cache, chunk, activations) = (256, 200, CacheFormat::F16, 100, Activations::Q8);
+        let needs = Needs::of(&model, positions, max_context, cache, activations, chunk);
+        for budget in [None, Some(needs.at_share(0.5)), Some(needs.least())] {
+            let reporting = pollster::block_on(gpu::enumerate()).into_iter().find_map(|adapter| {
+                let device = pollster::block_on(adapter.open(DeviceOptions::default())).ok()?;
+                device.device.generate_allocator_report().map(|_| device)
+            });
+            let Some(device) = reporting else {
+                return println!("SKIPPED needs_are_what_a_gpu_allocates: no adapter reports its allocations");
+            };
+            let experts = ExpertOptions { budget, chunk, activations, ..ExpertOptions::default() };
+            let options = LoadOptions { positions, max_context, cache, threads: None, experts };
+            let mut progress = |_, _| {};
+            let load = GpuExecutor::load(Arc::clone(&device), Arc::clone(&model), &options, &mut progress);
+            let mut executor = pollster::block_on(load).unwrap();
+            for options in plans(&model, activations, chunk) {
+                executor.compile(&record(&model, options)).unwrap();
+            }
+            let placement = place(&needs, budget, None).unwrap();
+            if placement.is_whole() {
+                assert_eq!(executor.stats().weight_bytes, needs.dense + placement.expert_bytes());
+            }
+            let report = device.device.generate_allocator_report().unwrap();
+            let elsewhere = ["readback", "(wgpu", "staging", "host's experts"];
+            let ours = |name: &str| !elsewhere.iter().any(|other| name.contains(other));
+            let counted: Vec<_> = report.allocations.iter().filter(|a| ours(&a.name)).collect();
+            let total: u64 = counted.iter().map(|a| a.size).sum();
+            let foretold = placement.total();
+            // Allocations are rounded up to whole units of the device.
+            let slack = 256 * counted.len() as u64;
+            assert!(total <= foretold + slack, "{budget:?}: {total} allocated, {foretold} foretold: {counted:#?}");
+            // Parameters are counted at their most, and what keeps track of experts whether or not there is need for it.
+            let top_k = model.config.moe.as_ref().unwrap().top_k;
+            let most = |o: Options| (record(&model, o).ops.len() as u64 + 8) * PARAMS + (o.max_tokens * top_k * 4 + 16) as u64;
+            let most: u64 = plans(&model, activations, chunk).into_iter().map(most).sum();
+            let least = foretold - most - residency_bytes(&model, chunk);
+            assert!(total >= least, "{budget:?}: {total} allocated, at least {least} foretold: {counted:#?}");
         }
-        let report = device.device.generate_allocator_report().unwrap();
-        let ours = |name: &str| !["readback", "(wgpu", "staging"].iter().any(|other| name.contains(other));
-        let counted: Vec<_> = report.allocations.iter().filter(|a| ours(&a.name)).collect();
-        let total: u64 = counted.iter().map(|a| a.size).sum();
-        // Allocations are rounded up to whole units of the device.
-        let slack = 256 * counted.len() as u64;
-        assert!(total <= needs.whole() + slack, "{total} allocated, {} foretold: {counted:#?}", needs.whole());
-        // Parameters are counted at their most, and what keeps track of experts whether or not there is need for it.
-        let top_k = model.config.moe.as_ref().unwrap().top_k;
-        let most = |o: Options| (record(&model, o).ops.len() as u64 + 8) * PARAMS + (o.max_tokens * top_k * 4 + 16) as u64;
-        let most: u64 = plans(&model, Activations::Q8, chunk).into_iter().map(most).sum();
-        let least = needs.whole() - most - residency_bytes(&model, chunk);
-        assert!(total >= least, "{total} allocated, at least {least} foretold: {counted:#?}");
     }
 }

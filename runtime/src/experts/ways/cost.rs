@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 
 /// Tokens that a model remembers.
 const WINDOW: usize = 96;
-/// Tokens kept once the cost has changed: those by which the change was noticed.
-const KEPT: usize = 5;
+/// Fewest and most tokens kept beyond those since the sum began to grow, once the cost has changed: the noisier the more.
+const KEPT: (f64, f64) = (4.0, 24.0);
 /// Relative noise of a token's time that is assumed before it was measured, and the tokens that this assumption is worth.
 const SIGMA: f64 = 0.15;
 const SIGMA_TOKENS: f64 = 4.0;
 /// Elasticity of the time with regard to misses, and to layers that miss, before it was measured; and its standard deviation.
-const ELASTICITY: f64 = 0.35;
+const BY_MISSES: f64 = 0.5;
+const BY_LAYERS: f64 = 0.25;
 const ELASTICITY_SD: f64 = 0.3;
 
 /// What a token asked for beyond the resident experts.
@@ -42,8 +43,27 @@ pub(super) struct CostModel {
     points: VecDeque<(f64, Load)>,
     fit: Option<Fit>,
     /// Cumulative sums (Page, 1954) of what tokens took above and below the prediction.
-    above: f64,
-    below: f64,
+    above: Sum,
+    below: Sum,
+    /// Relative noise before the cost changed.
+    noise: Option<f64>,
+}
+
+/// A cumulative sum and the tokens since it was zero.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    value: f64,
+    tokens: usize,
+}
+
+impl Sum {
+    fn add(&mut self, x: f64) {
+        self.value += x;
+        self.tokens += 1;
+        if self.value <= 0.0 {
+            *self = Self::default();
+        }
+    }
 }
 
 /// The model around the mean of its points: deviations are relative to the means, so that a coefficient is an elasticity.
@@ -117,33 +137,36 @@ impl CostModel {
             self.points.pop_front();
         }
         self.points.push_back((seconds, load));
-        if drift.is_some() {
-            (self.above, self.below) = (0.0, 0.0);
-            let old = self.points.len().saturating_sub(KEPT);
+        if let Some(drift) = drift {
+            self.noise = self.fit.map(|f| f.sigma);
+            let run = if drift == Drift::Slower { self.above.tokens } else { self.below.tokens };
+            (self.above, self.below) = Default::default();
+            let least = self.noise.map_or(0.0, |n| (n / 0.1).powi(2)).clamp(KEPT.0, KEPT.1) as usize;
+            let old = self.points.len().saturating_sub(run.max(least));
             self.points.drain(..old);
         }
         self.fit = self.refit();
         drift
     }
 
-    /// Two-sided cumulative sums of the relative errors of prediction, each clipped so that one outlier is no alarm.
+    /// Two-sided cumulative sums of the logarithmic errors of prediction, each clipped so that one outlier is no alarm.
     fn departs(&mut self, seconds: f64, load: Load) -> Option<Drift> {
         let fit = self.fit.filter(|f| f.n >= 4.0)?;
         let expected = fit.estimate(load);
         let slack = (0.5 * fit.sigma).max(0.1) + expected.error / expected.seconds;
         let clip = (3.0 * fit.sigma).max(0.35);
-        let alarm = (6.0 * fit.sigma).max(0.7);
-        let error = (seconds / expected.seconds - 1.0).clamp(-clip, clip);
-        self.above = (self.above + error - slack).max(0.0);
-        self.below = (self.below - error - slack).max(0.0);
+        let alarm = (8.0 * fit.sigma).max(0.7);
+        let error = (seconds / expected.seconds).ln().clamp(-clip, clip);
+        self.above.add(error - slack);
+        self.below.add(-error - slack);
         match () {
-            () if self.above > alarm => Some(Drift::Slower),
-            () if self.below > alarm => Some(Drift::Faster),
+            () if self.above.value > alarm => Some(Drift::Slower),
+            () if self.below.value > alarm => Some(Drift::Faster),
             () => None,
         }
     }
 
-    /// Ridge regression towards [`ELASTICITY`] on times that are pulled in to a few deviations from the prediction. The
+    /// Ridge regression towards [`BY_MISSES`] and [`BY_LAYERS`] on times that are pulled in to a few deviations from the prediction. The
     /// threshold grows with the number of tokens, as in the truncated mean of Bubeck et al., "Bandits with heavy tail" (2013):
     /// few tokens must not be led astray by one, while the mean of many should miss little of the tail.
     fn refit(&self) -> Option<Fit> {
@@ -151,13 +174,15 @@ impl CostModel {
         if n == 0.0 {
             return None;
         }
-        let sum = self.points.iter().fold(Load::default(), |s, (_, l)| Load {
-            misses: s.misses + l.misses,
-            layers: s.layers + l.layers,
-        });
+        let sum = self
+            .points
+            .iter()
+            .fold(Load::default(), |s, (_, l)| Load { misses: s.misses + l.misses, layers: s.layers + l.layers });
         let mean = Load { misses: sum.misses / n, layers: sum.layers / n };
-        let prior = SIGMA * SIGMA * SIGMA_TOKENS;
-        let mut fit = Fit { n, seconds: 1.0, mean, by_misses: ELASTICITY, by_layers: ELASTICITY, inverse: [0.0; 3], sigma: SIGMA };
+        let assumed = self.noise.unwrap_or(SIGMA);
+        let prior = assumed * assumed * SIGMA_TOKENS;
+        let mut fit =
+            Fit { n, seconds: 1.0, mean, by_misses: BY_MISSES, by_layers: BY_LAYERS, inverse: [0.0; 3], sigma: assumed };
         let mut scratch: Vec<f64> = self.points.iter().map(|(t, l)| t / fit.predict(*l)).collect();
         fit.seconds = median(&mut scratch).max(f64::MIN_POSITIVE);
         for _ in 0..3 {
@@ -165,7 +190,7 @@ impl CostModel {
             scratch.extend(self.points.iter().map(|(t, l)| (t / fit.predict(*l) - 1.0).abs()));
             // A handful of tokens does not tell how much they scatter.
             let scatter = 1.4826 * median(&mut scratch);
-            let scale = if n < 8.0 { scatter.max(SIGMA) } else { scatter.max(0.02) };
+            let scale = if n < 8.0 { scatter.max(assumed) } else { scatter.max(0.02) };
             let clip = (1.5 * n.sqrt()).clamp(3.0, 8.0) * scale;
             let clipped = |t: f64, l: Load| {
                 let p = fit.predict(l);
@@ -181,7 +206,7 @@ impl CostModel {
             let sigma = (squares / (n + SIGMA_TOKENS)).sqrt();
             let ridge = (sigma / ELASTICITY_SD).powi(2);
             let (mut mm, mut ml, mut ll) = (ridge, 0.0, ridge);
-            let (mut my, mut ly) = (ridge * ELASTICITY, ridge * ELASTICITY);
+            let (mut my, mut ly) = (ridge * BY_MISSES, ridge * BY_LAYERS);
             let seconds = total / n;
             for &(t, load) in &self.points {
                 let (m, l) = fit.deviation(load);

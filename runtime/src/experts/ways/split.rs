@@ -13,17 +13,20 @@ struct Average {
 }
 
 impl Average {
-    fn add(&mut self, items: usize, seconds: f64) -> bool {
+    /// `late`: nothing was measured for long, so that what was known counts for less.
+    fn add(&mut self, items: usize, seconds: f64, late: bool) -> bool {
         if items == 0 || !seconds.is_finite() || seconds < 0.0 {
             return false;
         }
         // A clock may be too coarse to see one expert.
         let mut each = (seconds / items as f64).max(1e-9);
+        // Other processes can only make it slower.
         if self.count >= 3 {
-            each = each.clamp(self.seconds / 4.0, self.seconds * 4.0);
+            each = each.min(self.seconds * 4.0);
         }
         self.count = self.count.saturating_add(1);
-        self.seconds += (each - self.seconds) * FORGET.max(1.0 / f64::from(self.count));
+        let weight = if late { 0.5 } else { FORGET };
+        self.seconds += (each - self.seconds) * weight.max(1.0 / f64::from(self.count));
         true
     }
 }
@@ -46,7 +49,7 @@ impl Split {
 
     /// `experts` were fetched in `seconds`.
     pub fn observe_fetch(&mut self, experts: usize, seconds: f64) {
-        if self.fetch.add(experts, seconds) {
+        if self.fetch.add(experts, seconds, self.without_fetch >= PATIENCE) {
             self.without_fetch = 0;
             self.without_cpu = self.without_cpu.saturating_add(1);
         }
@@ -54,7 +57,7 @@ impl Split {
 
     /// The CPU computed `pairs` of a token and an expert in `seconds`.
     pub fn observe_cpu(&mut self, pairs: usize, seconds: f64) {
-        if self.cpu.add(pairs, seconds) {
+        if self.cpu.add(pairs, seconds, self.without_cpu >= PATIENCE) {
             self.without_cpu = 0;
             self.without_fetch = self.without_fetch.saturating_add(1);
         }
@@ -94,6 +97,8 @@ impl Split {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
     use super::*;
 
     #[test]
