@@ -92,9 +92,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let token = id.x;
 #ifdef SLOTS
     if (lid == 0u) {
-        // Another token of this step may have halted the plan at this very layer.
-        let halted_here = step.tokens > 1u && step.halt == params.layer + 1u;
-        rows_here = select(token_count(params.tokens), step.tokens, halted_here);
+        // Another token of this step may halt the plan at this very layer, and at this very moment: it is read once.
+        let halt = step.halt;
+        let runs = halt == 0u || (step.tokens > 1u && halt == params.layer + 1u);
+        rows_here = select(0u, step.tokens, runs);
         atomicStore(&missing, 0u);
     }
     let rows = workgroupUniformLoad(&rows_here);

@@ -88,7 +88,11 @@ pub fn executor(checkpoint: &Checkpoint, args: &DeviceArgs, positions: usize, ch
     let mut name = device.as_ref().map(|d| d.name());
     let executor = match load_on(device) {
         // A budget that is too small was asked for: it is for the user to say what then.
-        Err(e) if auto && !matches!(e, pleiad_runtime::Error::Budget { .. }) && let Some(gpu) = name.take() => {
+        Err(e)
+            if auto
+                && !matches!(e, pleiad_runtime::Error::Budget { .. })
+                && let Some(gpu) = name.take() =>
+        {
             note(&format!("note: {gpu} cannot hold the model ({e}); running on the CPU"));
             load_on(None)?
         }

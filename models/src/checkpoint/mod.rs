@@ -3,6 +3,7 @@
 //! Opening maps the files and reads headers, norms and routers; other weights are read when used.
 
 mod gguf;
+#[cfg(not(target_arch = "wasm32"))]
 mod hugging_face;
 mod special;
 
@@ -66,6 +67,7 @@ pub struct Source {
 
 impl Checkpoint {
     /// Opens a Hugging Face directory, a `.gguf` file (of a split model any part), or a directory with one GGUF model.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: &Path) -> Result<Self> {
         let bad = |what: &str| Error::malformed(path.display().to_string(), what);
         if !path.exists() {

@@ -240,7 +240,7 @@ impl<'a> Filling<'a> {
     }
 
     /// The layer that gets the next slot; none where all are whole.
-    fn next<'b>(layers: &'b mut [Self]) -> Option<&'b mut Self> {
+    fn next(layers: &mut [Self]) -> Option<&mut Self> {
         let almost = |l: &Self| l.slots + 1 == l.needs.experts;
         // Of equals `min_by` takes the first.
         layers.iter_mut().filter(|l| l.slots < l.needs.experts).min_by(|a, b| match (almost(a), almost(b)) {

@@ -154,13 +154,9 @@ pub async fn enumerate() -> Vec<GpuAdapter> {
     // Validation of indirect dispatches would add a dispatch to each of them; debug layers are for debuggers.
     let flags = InstanceFlags::from_env_or_default() - InstanceFlags::VALIDATION_INDIRECT_CALL;
     // A driver that has promised more than there is moves buffers to host memory, or dies: rather be refused in time.
-    let memory_budget_thresholds =
-        MemoryBudgetThresholds { for_resource_creation: Some(MEMORY_SHARE), for_device_loss: None };
-    let descriptor = InstanceDescriptor {
-        flags,
-        memory_budget_thresholds,
-        ..InstanceDescriptor::new_without_display_handle_from_env()
-    };
+    let memory_budget_thresholds = MemoryBudgetThresholds { for_resource_creation: Some(MEMORY_SHARE), for_device_loss: None };
+    let descriptor =
+        InstanceDescriptor { flags, memory_budget_thresholds, ..InstanceDescriptor::new_without_display_handle_from_env() };
     let instance = wgpu::Instance::new(descriptor);
     let mut found = instance.enumerate_adapters(Backends::all()).await;
     found.sort_by_key(|a| {

@@ -20,11 +20,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     executor::{DeviceStats, LoadOptions, PlanId, Readback, StepOutput, Ticket},
-    experts::{
-        ExpertReport,
-        trace::Served,
-        ways::Way,
-    },
+    experts::{ExpertReport, trace::Served, ways::Way},
     model::Model,
     plan::{Act, Kind, Plan, VecId},
     q8::Q8Rows,
@@ -278,7 +274,11 @@ impl GpuExecutor {
         let misses = self.server.as_ref().is_some_and(|s| s.partial());
         let (token, counters) = (whole && run.readback.token, whole && run.readback.counters);
         let layout = Layout {
-            record: if tracked && (whole || misses) { plan.mixtures.len() * run.tokens as usize * plan.top_k() * CHOICE_WORDS } else { 0 },
+            record: if tracked && (whole || misses) {
+                plan.mixtures.len() * run.tokens as usize * plan.top_k() * CHOICE_WORDS
+            } else {
+                0
+            },
             rows: if self.wants_rows(i) { plan.cold_words(run.tokens as usize) } else { 0 },
             counters: if counters { self.state.counter_len } else { 0 },
         };

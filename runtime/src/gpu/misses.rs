@@ -113,7 +113,11 @@ impl GpuExecutor {
                 (1, way, _) | (2..=8, way @ (Way::Cpu | Way::Resume), _) | (_, way @ Way::Cpu, WayChoice::Only(_)) => way,
                 _ => Way::Resume,
             };
-            if way == Way::Gather { self.hand_over()? } else { self.take_back()? }
+            if way == Way::Gather {
+                self.hand_over()?
+            } else {
+                self.take_back()?
+            }
             self.set_on_miss(u32::from(way != Way::Gather))?;
             self.pending[i].way = Some(way);
         }
@@ -494,11 +498,12 @@ impl GpuExecutor {
     /// Submits parts of a run without a readback.
     fn send_quietly(&mut self, run: &Run, parts: &[Part]) -> wgpu::SubmissionIndex {
         let plan = &self.plans[run.plan];
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("part of a step") });
+        let mut encoder =
+            self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("part of a step") });
         {
             let shape = StepShape { tokens: run.tokens, length: run.length, gather: false };
-            let mut pass =
-                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("part of a step"), timestamp_writes: None });
+            let mut pass = encoder
+                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("part of a step"), timestamp_writes: None });
             for part in parts {
                 self.stats.dispatches += plan.encode(&mut pass, part, shape);
             }

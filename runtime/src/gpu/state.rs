@@ -7,8 +7,8 @@ use wgpu::{Buffer, BufferUsages};
 use super::{device::GpuDevice, slots::Slots, weights::GpuWeights};
 use crate::{
     error::{Error, Result},
-    experts::{bank::HostBank, residency::Residency},
     executor::{CacheFormat, LoadOptions},
+    experts::{bank::HostBank, residency::Residency},
     model::Model,
     rope,
     step::{PAGE, RING, StepState},

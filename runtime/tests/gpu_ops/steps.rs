@@ -155,7 +155,8 @@ fn limits_are_named() {
         if positions > 100_000_000 {
             continue;
         }
-        let options = LoadOptions { positions, max_context: 64, cache: CacheFormat::F16, threads: None, experts: ExpertOptions::default() };
+        let options =
+            LoadOptions { positions, max_context: 64, cache: CacheFormat::F16, threads: None, experts: ExpertOptions::default() };
         let load = pollster::block_on(GpuExecutor::load(Arc::clone(&place.device), s.model(), &options, &mut |_, _| {}));
         let Err(error) = load else { panic!("a cache of {positions} positions") };
         assert!(matches!(&error, Error::Limit { .. } if error.to_string().contains("latent cache")), "{error}");
