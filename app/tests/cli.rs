@@ -169,7 +169,9 @@ fn limits_are_explained() {
     let line = error(&run(&["run", "--device", "cpu", "-c", "100000000", "hello"]));
     assert!(line.contains("--ctx-size"), "{line}");
     let line = error(&run(&["run", "--device", "cpu", "--memory-budget", "1MiB", "hello"]));
-    assert!(line.contains("--memory-budget 1.0 MiB"), "{line}");
+    assert!(line.contains("a memory budget of 1 MiB") && line.contains("--ctx-size"), "{line}");
+    let line = error(&run(&["fit", "tiny", "--memory-budget", "1MiB"]));
+    assert!(line.contains("Pleiad Tiny needs at least"), "{line}");
     let line = error(&run_with_stdin(&["run", "--device", "cpu"], "\n"));
     assert!(line.contains("the prompt is empty"), "{line}");
 }
@@ -308,6 +310,44 @@ fn synthesised_models_can_be_inspected_and_run() {
 
 /// A full disk, as Linux simulates it: one line, and the device is still a device.
 #[cfg(target_os = "linux")]
+#[test]
+fn fit_prices_budgets_before_loading() {
+    let fit = |args: &[&str]| parsed(&run(&[&["fit", "tiny", "--ctx-size", "512", "--json"], args].concat()));
+    let all = fit(&[]);
+    let (least, whole) = (all["least_bytes"].as_u64().unwrap(), all["whole_bytes"].as_u64().unwrap());
+    assert!(least < whole);
+    let placed = fit(&["--memory-budget", &least.to_string()]);
+    let slots = |v: &Value| -> u64 { v["slots"].as_array().unwrap().iter().map(|s| s.as_u64().unwrap()).sum() };
+    let one = &placed["placements"][0];
+    // Three times top-k of 32 experts in each of four layers.
+    assert_eq!(slots(one), 4 * 12, "{placed}");
+    assert_eq!(slots(&fit(&["--memory-budget", &whole.to_string()])["placements"][0]), 4 * 32);
+    let table = stdout(&run(&["fit", "tiny"]));
+    assert!(table.contains("the floor") && table.contains("--memory-budget"), "{table}");
+}
+
+#[test]
+fn traces_are_written_and_replayed() {
+    let dir = Scratch::new("trace");
+    for name in ["trace.csv", "trace.jsonl"] {
+        let path = dir.0.join(name);
+        let path = path.to_str().unwrap();
+        let answer = run(&["run", "--device", "cpu", "--temp", "0", "-n", "12", "--json", "--trace", path, "What is 47 + 85?"]);
+        let answer = parsed(&answer);
+        // Every token but the last sampled one went through four mixture layers, each of which chose four experts.
+        let fed = answer["stats"]["prompt_tokens"].as_u64().unwrap() + answer["stats"]["generated_tokens"].as_u64().unwrap() - 1;
+        let rows = fs::read_to_string(path).unwrap().lines().count() as u64 - u64::from(name.ends_with("csv"));
+        assert_eq!(rows, fed * 4 * 4, "{name}");
+        let replayed = parsed(&run(&["trace", "replay", path, "--slots", "8,32", "-o", "json"]));
+        let text = replayed.to_string();
+        assert!(text.contains("belady") && text.contains("lru"), "{text}");
+    }
+    let line = error(&run(&["trace", "replay", dir.0.join("none.csv").to_str().unwrap()]));
+    assert!(line.contains("none.csv"), "{line}");
+    let line = error(&run(&["run", "--trace", "/nonexistent/t.csv", "hello"]));
+    assert!(line.contains("/nonexistent/t.csv"), "{line}");
+}
+
 #[test]
 fn a_full_disk_is_an_error() {
     use std::os::unix::fs::FileTypeExt as _;

@@ -107,7 +107,8 @@ impl Needs {
             .collect();
 
         let plans = buffers::plans(model, activations, chunk);
-        let plans = plans.into_iter().map(|o| buffers::plan_bytes(model, &record(model, o), context, cache));
+        let mut pool = buffers::Pool::new();
+        let plans = plans.into_iter().map(|o| buffers::plan_bytes(model, &record(model, o), context, cache, &mut pool));
         let state = [buffers::state_bytes(model, context), buffers::residency_bytes(model, chunk)];
         let work = sum(state.into_iter().chain(plans));
         Self { dense, cache: cache_bytes, work, layers }

@@ -12,79 +12,36 @@
 //!
 //! Long chunks use nearly all experts: these do not halt, but pass through the coldest slots of each layer in rounds.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::collections::BTreeSet;
 
 use web_time::Instant;
 
 use super::{
-    exec::{GpuExecutor, Layout, Run, Stage},
-    plan::{Mixture, Part, StepShape},
+    account::{Choice, Record},
+    exec::{GpuExecutor, Run, Stage},
+    plan::{Mixture, Part},
+    readback::Layout,
     serve::Server,
-    slots::{CHOICE_WORDS, GATHERED, HIT},
 };
 use crate::{
     error::{Error, Result},
     experts::{
         cold::{ColdPair, ColdRows},
-        policy::ABSENT,
-        trace::{Routed, Served},
-        ways::{Sample, Way, WayChoice},
+        trace::Served,
+        ways::{Way, WayChoice},
     },
     plan::{BankId, Kind},
-    step::StepState,
 };
 
-/// Tokens for each E / K from which on a chunk streams whole layers: then nearly all experts are used, and each by enough
-/// tokens to pay for its transfer (ik_llama.cpp's rule).
-const STREAM_FACTOR: usize = 32;
-/// Bytes of experts on their way before the host waits for the device.
-const STAGED: u64 = 64 << 20;
-/// How much hotter (in log2) than a resident an expert must be to be taken in for the future.
-const MARGIN: f32 = 0.5;
-/// Share of a recent average that the newest token makes.
-const NEWEST: f32 = 0.1;
 /// Share of tokens that may miss for the next step to be submitted before this one is known to be done.
 const SPECULATE: f32 = 0.3;
 
-/// A choice of the router.
-#[derive(Clone, Copy, Debug)]
-struct Choice {
-    expert: u16,
-    hit: bool,
-    gathered: bool,
-    weight: f32,
-}
-
-/// The record of a step.
-struct Record<'a> {
-    words: &'a [u32],
-    tokens: usize,
-    top_k: usize,
-}
-
-impl Record<'_> {
-    /// The choices of a bank, `[T, K]`; fewer where the record is short.
-    fn bank(&self, bank: usize) -> impl Iterator<Item = Choice> {
-        let words = self.tokens * self.top_k * CHOICE_WORDS;
-        let of = self.words.get(bank * words..(bank + 1) * words).unwrap_or_default();
-        of.chunks_exact(CHOICE_WORDS).map(|c| Choice {
-            expert: c[0] as u16,
-            hit: c[0] & HIT != 0,
-            gathered: c[0] & GATHERED != 0,
-            weight: f32::from_bits(c[1]),
-        })
-    }
-}
-
 impl GpuExecutor {
-    fn server(&mut self) -> Result<&mut Server> {
+    pub(super) fn server(&mut self) -> Result<&mut Server> {
         self.server.as_deref_mut().ok_or_else(|| Error::Gpu("experts are not in slots".into()))
     }
 
-    fn partial(&self) -> bool {
+    pub(super) fn partial(&self) -> bool {
         self.server.as_ref().is_some_and(|s| s.partial())
     }
 
@@ -169,118 +126,6 @@ impl GpuExecutor {
         // The next one, if it had to wait.
         if self.pending.get(i + 1).is_some_and(|p| matches!(p.stage, Stage::Waiting) && p.run.tokens == 1) {
             self.start(i + 1)?;
-        }
-        Ok(())
-    }
-
-    /// Counts hits and misses, keeps heat and profile, lets the choice among ways see the token, and takes experts in for the future.
-    fn account(&mut self, i: usize, record: &[u32]) -> Result<Option<Arc<[Routed]>>> {
-        let (p, server) = match (self.pending.get(i), self.server.as_deref_mut()) {
-            (Some(p), Some(s)) => (p, s),
-            _ => return Ok(None),
-        };
-        let run = p.run;
-        let plan = &self.plans[run.plan];
-        let (tokens, top_k) = (run.tokens as usize, plan.top_k());
-        let record = Record { words: record, tokens, top_k };
-        let served: BTreeMap<(usize, u16), Served> = p.served.iter().map(|&(b, e, how)| ((b, e), how)).collect();
-        let start = (run.length - run.tokens) as usize;
-        let mut rows = Vec::new();
-        let (mut hits, mut misses, mut layers_missed) = (0, 0, 0);
-        let mut missed: Vec<(usize, Vec<u16>)> = Vec::new();
-        server.residency.tick(run.tokens);
-        for m in &plan.mixtures {
-            let (mut absent, mut moved) = (BTreeSet::new(), BTreeSet::new());
-            let mut choices: Vec<Choice> = Vec::with_capacity(top_k);
-            for (pair, c) in record.bank(m.bank).enumerate() {
-                if let Some(n) = server.uses.get_mut(m.bank).and_then(|u| u.get_mut(usize::from(c.expert))) {
-                    *n = n.saturating_add(1);
-                }
-                server.residency.touch(m.bank, c.expert);
-                if c.hit {
-                    hits += 1;
-                } else {
-                    misses += 1;
-                    absent.insert(c.expert);
-                }
-                if !server.trace {
-                    continue;
-                }
-                choices.push(c);
-                if choices.len() < top_k {
-                    continue;
-                }
-                choices.sort_by(|a, b| b.weight.total_cmp(&a.weight));
-                for (rank, c) in choices.drain(..).enumerate() {
-                    let how = match (c.hit, c.gathered) {
-                        (true, _) => Served::Hit,
-                        (_, true) => Served::Gathered,
-                        _ => served.get(&(m.bank, c.expert)).copied().unwrap_or(Served::Streamed),
-                    };
-                    let stride = self.state.weights.banks[m.bank].blob_words as u64 * 4;
-                    let moves = !matches!(how, Served::Hit | Served::Cpu | Served::Host) && moved.insert(c.expert);
-                    rows.push(Routed {
-                        position: (start + pair / top_k) as u32,
-                        layer: m.layer as u16,
-                        rank: rank as u16,
-                        expert: c.expert,
-                        weight: c.weight,
-                        served: how,
-                        bytes: if moves { stride } else { 0 },
-                    });
-                }
-            }
-            if !absent.is_empty() {
-                layers_missed += 1;
-                missed.push((m.bank, absent.into_iter().collect()));
-            }
-        }
-        server.tokens += u64::from(run.tokens);
-        self.stats.expert_hits += hits;
-        self.stats.expert_misses += misses;
-        if !server.partial() {
-            return Ok(server.trace.then(|| rows.into()));
-        }
-        let trace = server.trace;
-        let (way, started) = (p.way, p.started);
-        if way == Some(Way::Gather) {
-            let bytes = |(b, e): &(usize, Vec<u16>)| self.state.weights.banks[*b].blob_words as u64 * 4 * e.len() as u64;
-            self.stats.expert_bytes += missed.iter().map(bytes).sum::<u64>();
-        }
-        if let (1, Some(way)) = (run.tokens, way) {
-            let now = Instant::now();
-            // From one token's end to the next one's: whatever a way costs, it shows there.
-            let since = server.last_done.replace(now);
-            if since.is_none() {
-                server.chooser.interrupt();
-            }
-            let seconds = now.duration_since(since.unwrap_or(started)).as_secs_f64();
-            server.chooser.observe(seconds, Sample { way, misses: misses as u32, layers_missed });
-            let average = |old: f32, new: f32| old + NEWEST * (new - old);
-            server.token_misses = average(server.token_misses, if misses > 0 { 1.0 } else { 0.0 });
-            let layers = server.partial_layers().max(1) as f32;
-            server.layer_misses = average(server.layer_misses, layers_missed as f32 / layers);
-        }
-        if way == Some(Way::Cpu) {
-            self.admit(&missed)?;
-        }
-        Ok(trace.then(|| rows.into()))
-    }
-
-    /// Takes in, for the future, experts that were missed and are hotter than residents.
-    fn admit(&mut self, missed: &[(usize, Vec<u16>)]) -> Result<()> {
-        let mut left = self.server()?.admissions;
-        for (bank, experts) in missed {
-            let server = self.server()?;
-            let admitted = server.residency.admissions(*bank, experts, &|_| false, left, MARGIN);
-            if admitted.is_empty() {
-                continue;
-            }
-            left -= admitted.len().min(left);
-            for (expert, slot) in admitted {
-                self.upload_expert(*bank, expert, slot)?;
-            }
-            self.write_table(*bank)?;
         }
         Ok(())
     }
@@ -405,165 +250,6 @@ impl GpuExecutor {
         Ok(())
     }
 
-    /// Whether a chunk is long enough for whole layers to pass through.
-    fn streams(&self, run: &Run) -> bool {
-        let Some(moe) = self.state.model.config.moe.as_ref().filter(|_| self.partial()) else { return false };
-        let from = (moe.num_experts * STREAM_FACTOR).div_ceil(moe.top_k.max(1));
-        run.tokens as usize >= from.max(2)
-    }
-
-    /// Runs a long chunk: all experts that are not resident pass through the coldest slots of each layer.
-    async fn stream(&mut self, i: usize) -> Result<()> {
-        let Some(run) = self.pending.get(i).map(|p| p.run) else { return Ok(()) };
-        self.take_back()?;
-        self.set_on_miss(0)?;
-        self.pending[i].way = None;
-        if run.tokens != self.tokens {
-            self.upload(&self.state.step.clone(), &[run.tokens]);
-            self.tokens = run.tokens;
-        }
-        let mixtures = self.plans[run.plan].mixtures.clone();
-        let mut from = 0;
-        for (index, m) in mixtures.iter().enumerate() {
-            let residency = &self.server()?.residency;
-            if !residency.is_partial(m.bank) {
-                continue;
-            }
-            let absent: Vec<u16> =
-                (0..residency.experts(m.bank) as u16).filter(|&e| residency.slot_of(m.bank, e).is_none()).collect();
-            self.send_quietly(&run, &[Part::Ops(from..m.combine)]);
-            let failed = self.rounds(&run, index, m, &absent).await?;
-            if !failed.is_empty() {
-                let what = format!("{} experts of layer {}: the device refused them", failed.len(), m.layer);
-                return Err(Error::OutOfMemory { what, bytes: 0, limit: None });
-            }
-            from = m.combine;
-        }
-        let end = self.plans[run.plan].ops;
-        self.send(i, &[], from, end)
-    }
-
-    /// Passes `experts` through the coldest slots of a layer, a round of products for each slotful; returns those whose upload
-    /// failed. What is resident has been computed already.
-    async fn rounds(&mut self, run: &Run, index: usize, m: &Mixture, experts: &[u16]) -> Result<Vec<u16>> {
-        let server = self.server()?;
-        let slots = server.residency.slots(m.bank);
-        // The hottest stay; a quarter of the slots, and at least one token's experts, take turns.
-        let window = (slots / 4).max(m.top_k).clamp(1, slots.max(1));
-        let mut by_heat: Vec<u32> = (0..slots as u32).collect();
-        let score = |slot: &u32| match server.residency.owner(m.bank, *slot) {
-            Some(e) => server.residency.score(m.bank, e),
-            None => f32::NEG_INFINITY,
-        };
-        by_heat.sort_by(|a, b| score(a).total_cmp(&score(b)).then(a.cmp(b)));
-        by_heat.truncate(window);
-        let mut failed = Vec::new();
-        let mut staged = 0;
-        let mut queue: VecDeque<(Vec<u16>, bool)> = experts.chunks(window).map(|c| (c.to_vec(), true)).collect();
-        while let Some((round, first)) = queue.pop_front() {
-            let mut refused = Vec::new();
-            let mut table = vec![ABSENT; self.server()?.residency.experts(m.bank)];
-            for (&expert, &slot) in round.iter().zip(&by_heat) {
-                if self.upload_expert(m.bank, expert, slot)? {
-                    table[usize::from(expert)] = slot;
-                } else {
-                    refused.push(expert);
-                }
-            }
-            match (refused.is_empty(), first) {
-                (true, _) => {}
-                // Once more, when what is under way has been freed.
-                (_, true) => {
-                    self.gpu.idle().await?;
-                    queue.push_back((refused, false));
-                }
-                (_, false) => failed.extend(refused),
-            }
-            self.write_round(&table);
-            let submission = self.send_quietly(run, &[Part::Place(index), Part::Products(index)]);
-            staged += (round.len() * self.state.weights.banks[m.bank].blob_words * 4) as u64;
-            if staged >= STAGED {
-                staged = 0;
-                if cfg!(target_arch = "wasm32") {
-                    self.gpu.idle().await?;
-                } else {
-                    self.gpu.block(Some(submission))?;
-                }
-            }
-        }
-        self.write_table(m.bank)?;
-        Ok(failed)
-    }
-
-    /// Submits parts of a run without a readback.
-    fn send_quietly(&mut self, run: &Run, parts: &[Part]) -> wgpu::SubmissionIndex {
-        let plan = &self.plans[run.plan];
-        let mut encoder =
-            self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("part of a step") });
-        {
-            let shape = StepShape { tokens: run.tokens, length: run.length, gather: false };
-            let mut pass = encoder
-                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("part of a step"), timestamp_writes: None });
-            for part in parts {
-                self.stats.dispatches += plan.encode(&mut pass, part, shape);
-            }
-        }
-        self.stats.submissions += 1;
-        self.gpu.queue.submit([encoder.finish()])
-    }
-
-    /// Copies an expert to a slot, in place of who lives there. `false`: the device refused it, and nobody lives there now.
-    fn upload_expert(&mut self, bank: usize, expert: u16, slot: u32) -> Result<bool> {
-        let Some(server) = self.server.as_deref_mut() else { return Ok(false) };
-        let (Some(host), Some((slab, at))) = (&mut server.host, self.state.weights.banks[bank].place(slot)) else {
-            return Ok(false);
-        };
-        let (gpu, mut bytes) = (&self.gpu, 0);
-        server.residency.clear_slot(bank, slot);
-        let result = host.blob(bank, expert, &mut |offset, data| {
-            bytes += data.len() as u64;
-            gpu.write_slot(&slab.buffer, at + offset as u64, data)
-        });
-        match result {
-            Ok(()) => {
-                server.residency.place(bank, expert, slot);
-                self.stats.uploaded_bytes += bytes;
-                self.stats.expert_bytes += bytes;
-                Ok(true)
-            }
-            Err(Error::OutOfMemory { .. }) => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn write_table(&mut self, bank: usize) -> Result<()> {
-        let table = self.server()?.residency.table(bank).to_vec();
-        if let Some(slots) = &self.state.slots {
-            slots.write_table(&self.gpu, bank, &table);
-            self.stats.uploaded_bytes += (table.len() * 4) as u64;
-        }
-        Ok(())
-    }
-
-    fn write_round(&mut self, table: &[u32]) {
-        if let Some(slots) = &self.state.slots {
-            slots.write_round(&self.gpu, table);
-            self.stats.uploaded_bytes += (table.len() * 4) as u64;
-        }
-    }
-
-    fn clear_halt(&mut self) {
-        self.upload_at(&self.state.step.clone(), StepState::HALT, &[0]);
-    }
-
-    fn set_on_miss(&mut self, on_miss: u32) -> Result<()> {
-        let server = self.server()?;
-        if std::mem::replace(&mut server.on_miss, on_miss) != on_miss {
-            self.upload_at(&self.state.step.clone(), StepState::HALT + 4, &[on_miss]);
-        }
-        Ok(())
-    }
-
     /// Partial layers that a submission reaches into before the next miss is to be expected.
     fn reach(&self) -> usize {
         let Some(server) = &self.server else { return usize::MAX };
@@ -585,41 +271,5 @@ impl GpuExecutor {
         let Some(server) = self.server.as_ref().filter(|_| reach != usize::MAX) else { return plan.ops };
         let partial = plan.mixtures.iter().filter(|m| m.router >= from && server.residency.is_partial(m.bank));
         partial.map(|m| m.router + 1).nth(reach - 1).unwrap_or(plan.ops)
-    }
-
-    /// Leaves the tables to the device's kernels.
-    fn hand_over(&mut self) -> Result<()> {
-        let Some(server) = self.server.as_deref_mut().filter(|s| !s.gathering) else { return Ok(()) };
-        let Some(slots) = &self.state.slots else { return Ok(()) };
-        server.gathering = true;
-        for bank in 0..server.residency.banks() {
-            slots.write_heat(&self.gpu, bank, server.residency.now(), server.residency.heat(bank));
-        }
-        Ok(())
-    }
-
-    /// Takes the tables back from the device's kernels.
-    fn take_back(&mut self) -> Result<()> {
-        if !self.server()?.gathering {
-            return Ok(());
-        }
-        let Some((tables, experts, words)) = self.state.slots.as_ref().map(|s| (s.tables.clone(), s.experts, s.record)) else {
-            return Ok(());
-        };
-        // Kernels fetch experts only where the host may block.
-        let words = pollster::block_on(self.read(&tables, words))?;
-        let server = self.server()?;
-        server.gathering = false;
-        for (bank, table) in words.chunks_exact(experts.max(1)).enumerate() {
-            if server.residency.is_partial(bank) {
-                server.residency.adopt(bank, table)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps what was learnt about the use of experts for the next start.
-    pub fn save_profile(&self) -> Result<()> {
-        self.server.as_ref().map_or(Ok(()), |s| s.save_profile())
     }
 }

@@ -8,11 +8,15 @@
 //! | `weights`, `state` | a model's weights, caches and step state on the device |
 //! | `lower` | from plan operations to dispatches: buffers, uniforms, bind groups |
 //! | `plan` | a prepared plan; replaying it encodes dispatches and nothing else |
+//! | `readback` | what a step leaves for the host |
 //! | `slots` | experts in slots: tables, record of choices, copies in host memory |
 //! | [`exec`] | steps: one pass, one submission, one readback |
 //! | `serve` | what the host keeps to serve misses; how a model comes to be placed |
-//! | `misses` | steps that miss experts, and chunks that stream them |
+//! | `misses` | steps that miss experts |
+//! | `stream` | experts on their way to slots, one by one or whole layers |
+//! | `account` | what is learnt from a step that is over |
 
+mod account;
 pub mod adapters;
 pub mod device;
 pub mod exec;
@@ -20,9 +24,11 @@ mod lower;
 mod misses;
 mod pipelines;
 mod plan;
+mod readback;
 mod serve;
 mod slots;
 mod state;
+mod stream;
 mod weights;
 
 pub use adapters::{AdapterChoice, AdapterDescription, DeviceOptions, GpuAdapter, Tier, enumerate, pick};

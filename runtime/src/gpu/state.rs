@@ -1,6 +1,9 @@
 //! What all plans of a model share on a device: weights, tables, latent caches, and the buffers that change from step to step.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use wgpu::{Buffer, BufferUsages};
 
@@ -44,6 +47,8 @@ pub(crate) struct GpuState {
     pub counter_len: usize,
     /// Where experts live in slots, or their use is recorded.
     pub slots: Option<Slots>,
+    /// Activations and scratch by name: steps run one after the other, so all plans share them.
+    pub pool: Mutex<HashMap<String, Buffer>>,
 }
 
 impl GpuState {
@@ -111,6 +116,7 @@ impl GpuState {
             counters,
             counter_len,
             slots,
+            pool: Mutex::default(),
             model,
         })
     }

@@ -77,16 +77,19 @@ fn plans_for(activations: Activations, chunk: usize, expanded_from: usize) -> Ve
     all
 }
 
-/// Bytes of the buffers of one plan: activations, scratch, parameters.
-pub(super) fn plan_bytes(model: &Model, plan: &Plan, context: u64, cache: CacheFormat) -> u64 {
-    let mut b = Buffers { model, plan, tokens: plan.max_tokens as u64, context, cache, scratch: HashMap::new(), bytes: 0 };
+/// Sizes of the buffers that plans share, by name.
+pub(super) type Pool = HashMap<String, u64>;
+
+/// Bytes that one plan adds to `pool`, and of its parameters.
+pub(super) fn plan_bytes(model: &Model, plan: &Plan, context: u64, cache: CacheFormat, pool: &mut Pool) -> u64 {
+    let mut b = Buffers { model, plan, tokens: plan.max_tokens as u64, context, cache, pool, bytes: 0 };
     for decl in &plan.acts {
         let words = match decl.kind {
             Kind::F32 | Kind::U32 => decl.width,
             Kind::Q8 => decl.width / 4 + decl.width / 16,
         };
         let rows = if decl.rows == Rows::One { 1 } else { b.tokens };
-        b.storage((words as u64 * 4).saturating_mul(rows));
+        b.pooled(&format!("{:?} {}", decl.kind, decl.name), (words as u64 * 4).saturating_mul(rows));
     }
     let mut pieces = 0;
     for op in &plan.ops {
@@ -110,23 +113,17 @@ struct Buffers<'a> {
     tokens: u64,
     context: u64,
     cache: CacheFormat,
-    /// Sizes of the scratch buffers in use, by name.
-    scratch: HashMap<&'static str, u64>,
+    pool: &'a mut Pool,
     bytes: u64,
 }
 
 impl Buffers<'_> {
-    fn storage(&mut self, bytes: u64) -> u64 {
+    /// Plans share buffers by name; one that is too small lives on in the plans made with it.
+    fn pooled(&mut self, name: &str, bytes: u64) {
         let size = bytes.max(1).checked_next_multiple_of(16).unwrap_or(u64::MAX);
-        self.bytes = self.bytes.saturating_add(size);
-        size
-    }
-
-    /// Operations share a scratch buffer by name; one that is too small lives on in the bind groups made for it.
-    fn scratch(&mut self, name: &'static str, bytes: u64) {
-        if self.scratch.get(name).is_none_or(|&size| size < bytes) {
-            let size = self.storage(bytes);
-            self.scratch.insert(name, size);
+        if self.pool.get(name).is_none_or(|&there| there < bytes) {
+            self.bytes = self.bytes.saturating_add(size);
+            self.pool.insert(name.to_owned(), size);
         }
     }
 
@@ -138,8 +135,8 @@ impl Buffers<'_> {
     fn gated_mat_mul(&mut self, gate: MatId, up: MatId, x: Act, out: Act) {
         if self.model.mat(gate).format.is_quantised() != self.model.mat(up).format.is_quantised() {
             let bytes = self.rows(x).saturating_mul(self.plan.decl(out).width as u64 * 4);
-            self.scratch("gate products", bytes);
-            self.scratch("up products", bytes);
+            self.pooled("gate products", bytes);
+            self.pooled("up products", bytes);
         }
     }
 
@@ -153,7 +150,7 @@ impl Buffers<'_> {
         let most = 64u64.div_ceil(groups.saturating_mul(rows).max(1)).min(32);
         if most > 1 && rows <= MATVEC_TOKENS {
             for splits in [most.min(8), most] {
-                self.scratch("partial attention", rows * heads * splits * (r + 2) * 4);
+                self.pooled("partial attention", rows * heads * splits * (r + 2) * 4);
             }
         }
     }
@@ -165,24 +162,24 @@ impl Buffers<'_> {
         let row_bytes = (heads * dn.max(dv) * 4).max(1);
         let whole = self.context.checked_next_multiple_of(32).unwrap_or(u64::MAX);
         let count = ((32 << 20) / row_bytes).clamp(32, 1024).min(whole);
-        self.scratch("expanded latents", count * a.kv_lora_rank as u64 * 4);
-        self.scratch("expanded rope keys", count * a.qk_rope_head_dim as u64 * 4);
-        self.scratch("expanded keys", count * heads * dn * 4);
-        self.scratch("expanded values", count * heads * dv * 4);
-        self.scratch("running maxima and sums", self.rows(q).saturating_mul(heads * 8));
+        self.pooled("expanded latents", count * a.kv_lora_rank as u64 * 4);
+        self.pooled("expanded rope keys", count * a.qk_rope_head_dim as u64 * 4);
+        self.pooled("expanded keys", count * heads * dn * 4);
+        self.pooled("expanded values", count * heads * dv * 4);
+        self.pooled("running maxima and sums", self.rows(q).saturating_mul(heads * 8));
         self.context.div_ceil(count)
     }
 
     /// The slots of chosen experts; in long steps pairs of token and expert, sorted by expert, in tiles.
     fn group(&mut self, experts: usize, ids: Act) {
         let (rows, experts) = (self.rows(ids), experts as u64);
-        self.scratch("slots of chosen experts", rows.saturating_mul(self.plan.decl(ids).width as u64 * 4));
+        self.pooled("slots of chosen experts", rows.saturating_mul(self.plan.decl(ids).width as u64 * 4));
         if self.plan.decl(ids).rows == Rows::Tokens && rows > MATVEC_TOKENS {
             let pairs = rows.saturating_mul(self.plan.decl(ids).width as u64);
-            self.scratch("pairs of each slot", experts * 4);
-            self.scratch("pairs sorted by slot", pairs.saturating_mul(4));
+            self.pooled("pairs of each slot", experts * 4);
+            self.pooled("pairs sorted by slot", pairs.saturating_mul(4));
             let tiles = pairs / TILE + pairs.min(experts);
-            self.scratch("tiles of experts", (tiles.saturating_mul(4) + 4).saturating_mul(4));
+            self.pooled("tiles of experts", (tiles.saturating_mul(4) + 4).saturating_mul(4));
         }
     }
 }

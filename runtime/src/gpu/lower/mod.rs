@@ -9,7 +9,10 @@ mod experts;
 mod matmul;
 mod rows;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+};
 
 use bytemuck::Pod;
 use pleiad_shaders::Access;
@@ -258,7 +261,7 @@ pub(crate) fn lower(gpu: &GpuDevice, state: &GpuState, plan: &Plan) -> Result<Lo
     for decl in &plan.acts {
         let bytes = (row_words(decl) * most_rows(decl, plan.max_tokens) * 4) as u64;
         let what = format!("activation `{}` of {} tokens", decl.name, plan.max_tokens);
-        let buffer = cx.storage(&what, bytes)?;
+        let buffer = cx.pooled(&format!("{:?} {}", decl.kind, decl.name), &what, bytes)?;
         cx.acts.push(buffer);
     }
     for (index, op) in plan.ops.iter().enumerate() {
@@ -335,6 +338,17 @@ impl Lowering<'_> {
         self.gpu.buffer_now(what, bytes.next_multiple_of(16).max(16), usage)
     }
 
+    /// The buffer that all plans share by that name; one that is too small lives on in the plans made with it.
+    fn pooled(&self, name: &str, what: &str, bytes: u64) -> Result<Buffer> {
+        let mut pool = self.state.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(buffer) = pool.get(name).filter(|b| b.size() >= bytes) {
+            return Ok(buffer.clone());
+        }
+        let buffer = self.storage(what, bytes)?;
+        pool.insert(name.to_owned(), buffer.clone());
+        Ok(buffer)
+    }
+
     /// A buffer that lives within an operation (or, for sorted pairs, within a layer); operations share it by name.
     fn scratch(&mut self, name: &'static str, bytes: u64) -> Result<Bound> {
         if let Some(buffer) = self.scratch.get(name)
@@ -342,7 +356,7 @@ impl Lowering<'_> {
         {
             return Ok(Bound::from(buffer));
         }
-        let buffer = self.storage(name, bytes)?;
+        let buffer = self.pooled(name, name, bytes)?;
         let bound = Bound::from(&buffer);
         self.scratch.insert(name, buffer);
         Ok(bound)
