@@ -219,6 +219,10 @@ impl GpuExecutor {
         self.gpu.check()?;
         let length = self.fits(plan, tokens)? as u32;
         let run = Run { plan: plan.0, tokens: tokens as u32, length, readback, sampled: self.sampled };
+        // Steps that may miss experts are completed in order, and none is given up.
+        if self.server.is_none() && (readback.token || readback.counters) {
+            self.reclaim();
+        }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.pending.push_back(Pending {

@@ -34,23 +34,24 @@ impl Layout {
 }
 
 impl GpuExecutor {
-    /// A free readback buffer; results that nobody fetched in time are given up, the oldest first.
+    /// A free readback buffer.
     pub(super) fn take_slot(&mut self, words: usize) -> Result<Buffer> {
         let bytes = (words * 4) as u64;
-        while !self.free.iter().any(|b| b.size() >= bytes) {
-            let stale = self.pending.iter().position(|p| matches!(&p.stage, Stage::Running(f) if f.slot.is_some()));
-            if self.server.is_none()
-                && let Some(mut oldest) = stale.and_then(|i| self.pending.remove(i))
-            {
-                self.give_up(&mut oldest);
-            } else {
-                // Of a chunk: larger than those of single tokens.
-                self.free.push(self.gpu.buffer_now("readback", bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST)?);
-            }
-        }
         let smallest = (0..self.free.len()).filter(|&i| self.free[i].size() >= bytes).min_by_key(|&i| self.free[i].size());
-        let Some(i) = smallest else { return Err(Error::Gpu("no readback buffer is left".into())) };
-        Ok(self.free.swap_remove(i))
+        match smallest {
+            Some(i) => Ok(self.free.swap_remove(i)),
+            // Of a chunk: larger than those of single tokens.
+            None => self.gpu.buffer_now("readback", bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST),
+        }
+    }
+
+    /// Gives up results that nobody fetched in time, the oldest first, until a readback buffer is free.
+    pub(super) fn reclaim(&mut self) {
+        while self.free.is_empty() {
+            let stale = self.pending.iter().position(|p| matches!(&p.stage, Stage::Running(f) if f.slot.is_some()));
+            let Some(mut oldest) = stale.and_then(|i| self.pending.remove(i)) else { return };
+            self.give_up(&mut oldest);
+        }
     }
 
     /// Takes back the buffer of a step whose result is not wanted.
