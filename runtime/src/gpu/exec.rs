@@ -73,8 +73,6 @@ pub(super) struct Pending {
     pub started: Instant,
     /// Misses served so far: bank, expert, how.
     pub served: Vec<(usize, u16, Served)>,
-    /// Layers that missed.
-    pub layers_missed: u32,
 }
 
 /// A model on a GPU, with its plans.
@@ -232,11 +230,14 @@ impl GpuExecutor {
             way: None,
             started: Instant::now(),
             served: Vec::new(),
-            layers_missed: 0,
         });
         let last = self.pending.len() - 1;
-        if self.may_start(last) {
-            self.start(last)?;
+        if self.may_start(last)
+            && let Err(e) = self.start(last)
+        {
+            // Nobody has a ticket for it.
+            self.pending.pop_back();
+            return Err(e);
         }
         if self.plans[plan.0].samples {
             self.pos += tokens as u32;
@@ -248,7 +249,7 @@ impl GpuExecutor {
     /// Submits operations of step `i` from `from` on, after `lead`, up to `end`, with its readback.
     pub(super) fn send(&mut self, i: usize, lead: &[Part], from: usize, end: usize) -> Result<()> {
         let Some(p) = self.pending.get(i) else { return Ok(()) };
-        let (run, started) = (p.run, p.started);
+        let run = p.run;
         let plan = &self.plans[run.plan];
         let whole = end == plan.ops;
         let tracked = self.state.slots.is_some();
@@ -318,7 +319,6 @@ impl GpuExecutor {
         if whole && plan.samples {
             self.tokens = 1;
         }
-        self.pending[i].started = started;
         self.pending[i].stage = Stage::Running(Flight { submission, slot, layout, end });
         Ok(())
     }
@@ -343,24 +343,19 @@ impl GpuExecutor {
     ///
     /// A lost device; a ticket whose result was fetched or given up.
     pub async fn wait(&mut self, ticket: Ticket) -> Result<StepOutput> {
-        let Some(mut at) = self.pending.iter().position(|p| p.ticket == ticket.0) else {
+        let Some(at) = self.pending.iter().position(|p| p.ticket == ticket.0) else {
             return Err(Error::Invalid(format!("the result of step {} is not waiting", ticket.0)));
         };
-        let mut failed = Ok(());
         // Steps may miss experts: they are completed in order.
-        for i in if self.server.is_some() { 0..at + 1 } else { at..at + 1 } {
-            failed = self.complete(i).await;
-            if failed.is_err() {
-                break;
+        let first = if self.server.is_some() { 0 } else { at };
+        for i in first..=at {
+            if let Err(e) = self.complete(i).await {
+                // What else is under way is of no use any more.
+                while let Some(mut p) = self.pending.pop_front() {
+                    self.give_up(&mut p);
+                }
+                return Err(e);
             }
-        }
-        if failed.is_err() {
-            // What is under way is of no use any more.
-            while let Some(mut p) = self.pending.pop_front() {
-                self.give_up(&mut p);
-            }
-            failed?;
-            at = 0;
         }
         match self.pending.remove(at).map(|p| p.stage) {
             Some(Stage::Done(output)) => Ok(output),

@@ -18,7 +18,7 @@ use web_time::Instant;
 
 use super::{
     account::{Choice, Record},
-    exec::{GpuExecutor, Run, Stage},
+    exec::{GpuExecutor, Pending, Run, Stage},
     plan::{Mixture, Part},
     readback::Layout,
     serve::Server,
@@ -51,8 +51,15 @@ impl GpuExecutor {
         let alone = self.pending.iter().take(i).all(|p| matches!(p.stage, Stage::Done(_)));
         // Chunks take more than one submission. A step behind one that halts has to be submitted again.
         let decodes = self.pending.get(i).is_some_and(|p| p.run.tokens == 1);
-        let behind = self.pending.iter().take(i).all(|p| !matches!(p.stage, Stage::Waiting));
-        let sure = server.chooser.way() == Way::Gather || (server.token_misses < SPECULATE && self.reach() == usize::MAX);
+        // Nor may one that halts go on when kernels have begun to keep the tables.
+        let gathers = server.chooser.way() == Way::Gather;
+        let follows = |p: &Pending| match p.stage {
+            Stage::Waiting => false,
+            Stage::Running(_) => (p.way == Some(Way::Gather)) == gathers,
+            Stage::Done(_) => true,
+        };
+        let behind = self.pending.iter().take(i).all(follows);
+        let sure = gathers || (server.token_misses < SPECULATE && self.reach() == usize::MAX);
         decodes && (alone || (behind && sure))
     }
 
@@ -132,8 +139,7 @@ impl GpuExecutor {
 
     /// Serves what step `i` misses at `layer`, after whose router it halted, and takes it up again.
     async fn serve(&mut self, i: usize, layer: usize, words: &[u32], layout: Layout) -> Result<()> {
-        let Some(p) = self.pending.get_mut(i) else { return Ok(()) };
-        p.layers_missed += 1;
+        let Some(p) = self.pending.get(i) else { return Ok(()) };
         let (run, way) = (p.run, p.way);
         let plan = &self.plans[run.plan];
         let Some((index, m)) = plan.mixtures.iter().enumerate().find(|(_, m)| m.layer == layer).map(|(n, m)| (n, m.clone()))
@@ -143,10 +149,11 @@ impl GpuExecutor {
         let record = words.get(Layout::HEAD..Layout::HEAD + layout.record).unwrap_or_default();
         let record = Record { words: record, tokens: run.tokens as usize, top_k: m.top_k };
         let choices: Vec<Choice> = record.bank(m.bank).collect();
-        let needed: BTreeSet<u16> = choices.iter().filter(|c| c.hit).map(|c| c.expert).collect();
-        let missing: BTreeSet<u16> = choices.iter().filter(|c| !c.hit).map(|c| c.expert).collect();
+        let chosen: BTreeSet<u16> = choices.iter().map(|c| c.expert).collect();
         let server = self.server()?;
-        let mut missing: Vec<u16> = missing.into_iter().collect();
+        // Since the router looked, experts may have been taken in for the future, in place of others: what counts is who is there now.
+        let resident = |e: &u16| server.residency.slot_of(m.bank, *e).is_some();
+        let (needed, mut missing): (Vec<u16>, Vec<u16>) = chosen.iter().copied().partition(resident);
         missing.sort_by(|a, b| server.residency.score(m.bank, *b).total_cmp(&server.residency.score(m.bank, *a)));
         let fetched = match (way, server.choice) {
             (Some(Way::Cpu), WayChoice::Only(_)) => 0,
@@ -159,13 +166,13 @@ impl GpuExecutor {
         self.clear_halt();
 
         let start = Instant::now();
-        let mut lead = Vec::new();
         let rounds = fetch.len() > room;
         if rounds {
-            self.send_quietly(&run, &[Part::Ops(m.router + 1..m.combine)]);
+            self.write_round_of(m.bank)?;
+            self.send_quietly(&run, &[Part::Place(index), Part::Ops(m.router + 1..m.combine)]);
             let failed = self.rounds(&run, index, &m, fetch).await?;
             cold.extend(failed);
-        } else if !fetch.is_empty() {
+        } else {
             for &expert in fetch {
                 let keep = |e: u16| needed.contains(&e) || fetch.contains(&e);
                 let slot = self.server()?.residency.victim(m.bank, &keep);
@@ -178,26 +185,23 @@ impl GpuExecutor {
                 }
             }
             self.write_table(m.bank)?;
-            let table = self.server()?.residency.table(m.bank).to_vec();
-            self.write_round(&table);
-            lead.push(Part::Place(index));
+            self.write_round_of(m.bank)?;
         }
         let taken = fetch.iter().filter(|&e| !cold.contains(e)).count();
         if taken > 0 {
             self.server()?.split.observe_fetch(taken, start.elapsed().as_secs_f64());
         }
         let how = |e: &u16| (m.bank, *e, if cold.contains(e) { Served::Cpu } else { Served::Fetched });
-        let served: Vec<_> = missing.iter().map(how).collect();
+        let served: Vec<_> = chosen.iter().map(how).collect();
         self.pending[i].served.extend(served);
 
         if cold.is_empty() && !rounds {
             let end = self.end_of(&run, m.router + 1);
-            return self.send(i, &lead, m.router + 1, end);
+            return self.send(i, &[Part::Place(index)], m.router + 1, end);
         }
         if !cold.is_empty() {
             if !rounds {
-                lead.push(Part::Ops(m.router + 1..m.combine));
-                self.send_quietly(&run, &lead);
+                self.send_quietly(&run, &[Part::Place(index), Part::Ops(m.router + 1..m.combine)]);
             }
             let pairs: Vec<usize> = (0..choices.len()).filter(|&p| cold.contains(&choices[p].expert)).collect();
             self.compute_cold(&run, &m, &pairs, &choices, words, layout).await?;

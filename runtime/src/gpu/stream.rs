@@ -167,6 +167,13 @@ impl GpuExecutor {
         }
     }
 
+    /// The experts of a round are all that live in the layer's slots.
+    pub(super) fn write_round_of(&mut self, bank: usize) -> Result<()> {
+        let table = self.server()?.residency.table(bank).to_vec();
+        self.write_round(&table);
+        Ok(())
+    }
+
     pub(super) fn clear_halt(&mut self) {
         self.upload_at(&self.state.step.clone(), StepState::HALT, &[0]);
     }
