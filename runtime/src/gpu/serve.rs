@@ -1,6 +1,6 @@
 //! What the host keeps to serve a device that does not hold all experts, and how a model comes to be placed.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use web_time::Instant;
 use wgpu::DeviceType;
@@ -56,8 +56,20 @@ pub(crate) struct Server {
     /// Uses of each expert since the start, for the profile.
     pub uses: Vec<Vec<u32>>,
     pub tokens: u64,
-    /// Where the profile is kept, and what it said.
-    profile: Option<(std::path::PathBuf, String, Profile)>,
+    memory: Option<Remembered>,
+}
+
+/// What is known of a model from earlier runs.
+struct Remembered {
+    /// Where it is kept.
+    directory: PathBuf,
+    /// The model's name there.
+    fingerprint: String,
+    profile: Option<Profile>,
+}
+
+fn known(memory: &Option<Remembered>) -> Option<&Profile> {
+    memory.as_ref()?.profile.as_ref()
 }
 
 impl Server {
@@ -78,13 +90,10 @@ impl Server {
 
     /// Adds what was learnt to the profile, and keeps it.
     pub fn save_profile(&self) -> Result<()> {
-        let Some((directory, fingerprint, profile)) = &self.profile else { return Ok(()) };
-        if self.tokens == 0 {
-            return Ok(());
-        }
-        let mut profile = profile.clone();
+        let Some(memory) = self.memory.as_ref().filter(|_| self.tokens > 0) else { return Ok(()) };
+        let mut profile = memory.profile.clone().unwrap_or_default();
         profile.blend(&self.uses, self.tokens);
-        profile.save(directory, fingerprint)
+        profile.save(&memory.directory, &memory.fingerprint)
     }
 }
 
@@ -97,28 +106,31 @@ pub(super) async fn load(
 ) -> Result<(GpuState, Option<Box<Server>>, ExpertReport)> {
     let ex = &options.experts;
     let experts: Vec<usize> = model.banks.iter().map(pleiad_models::weights::Experts::len).collect();
-    let profile = ex.directory.as_ref().map(|directory| {
-        let fingerprint = bank::fingerprint(&model);
-        let profile = Profile::load(directory, &fingerprint, &experts);
-        (directory.clone(), fingerprint, profile)
-    });
-    let known = profile.as_ref().and_then(|(.., p)| p.as_ref());
+    // What a model is known by is read from all of it: only where something is left out.
+    let remembered = || {
+        ex.directory.as_ref().map(|directory| {
+            let fingerprint = bank::fingerprint(&model);
+            let profile = Profile::load(directory, &fingerprint, &experts);
+            Remembered { directory: directory.clone(), fingerprint, profile }
+        })
+    };
     let needs = || Needs::of(&model, options.positions, options.max_context, options.cache, ex.activations, ex.chunk);
     let what = if model.config.name.is_empty() { "the model" } else { &model.config.name };
 
     let budget = ex.budget.or_else(|| shared_memory(gpu));
+    let mut memory = budget.and_then(|_| remembered());
     let mut placement = match budget {
-        Some(budget) => Some(place_for(what, &needs(), Some(budget), known)?),
+        Some(budget) => Some(place_for(what, &needs(), Some(budget), known(&memory))?),
         None => None,
     };
     let mut notices = Vec::new();
     for attempt in 0.. {
         let slots = placement.as_ref().map_or_else(|| experts.clone(), |p| p.slots.clone());
-        match load_placed(gpu, &model, options, &slots, known, progress).await {
+        match load_placed(gpu, &model, options, &slots, known(&memory), progress).await {
             Ok((state, server, mut more)) => {
                 notices.append(&mut more);
                 let server = server.map(|mut s| {
-                    s.profile = profile.map(|(d, f, p)| (d, f, p.unwrap_or_default()));
+                    s.memory = memory;
                     Box::new(s)
                 });
                 let report = report(&state, server.as_deref(), ex.budget, placement.as_ref(), &slots, notices);
@@ -129,7 +141,8 @@ pub(super) async fn load(
                 gpu.idle().await?;
                 let planned = placement.as_ref().map_or_else(|| needs().whole(), Placement::total);
                 let smaller = (planned as f64 * SHRINK) as u64;
-                let Ok(less) = place_for(what, &needs(), Some(smaller), known) else { return Err(e) };
+                memory = memory.or_else(&remembered);
+                let Ok(less) = place_for(what, &needs(), Some(smaller), known(&memory)) else { return Err(e) };
                 if less.slots == slots {
                     return Err(e);
                 }
@@ -201,7 +214,7 @@ async fn load_placed(
         last_done: None,
         uses: banks.iter().map(|&(experts, _)| vec![0; experts]).collect(),
         tokens: 0,
-        profile: None,
+        memory: None,
         residency,
         host,
     };

@@ -7,8 +7,8 @@ use crate::model::Model;
 
 /// Bytes of one sample of a tensor.
 const SAMPLE: usize = 64;
-/// Samples of a bank's gate, up and down: enough to tell checkpoints apart, few enough for a cold disk (tens of milliseconds).
-const SAMPLES: usize = 8;
+/// Places within experts that samples are taken from, in turn.
+const PLACES: usize = 8;
 
 /// 16 hexadecimal digits that tell a model from others: dimensions, formats, all vectors and samples of the matrices. The name
 /// of the model's files in cache directories.
@@ -48,14 +48,13 @@ fn kind(seen: &mut Vec<u8>, t: &Tensor) {
     words(seen, &[t.count, t.rows, t.cols]);
 }
 
-/// Samples spread over the experts and, within them, over the rows.
+/// A sample of every matrix of every expert: whoever trains or quantises anew changes nearly all bytes of what is changed.
 fn sample_experts(seen: &mut Vec<u8>, experts: &Experts) {
     for part in PARTS {
-        for i in 0..SAMPLES {
-            let expert = i * experts.len().saturating_sub(1) / (SAMPLES - 1);
-            let m = experts.matrix(expert, part);
-            sample(seen, m.data, i + 1, SAMPLES + 1);
-            sample(seen, m.scales.unwrap_or(&[]), i + 1, SAMPLES + 1);
+        for expert in 0..experts.len() {
+            let (m, place) = (experts.matrix(expert, part), expert % PLACES + 1);
+            sample(seen, m.data, place, PLACES + 1);
+            sample(seen, m.scales.unwrap_or(&[]), place, PLACES + 1);
         }
     }
 }
