@@ -86,7 +86,7 @@ fn logits_on(test: &str, device: &Arc<GpuDevice>, case: &Case, wanted: impl Fn(&
             let what = format!("{} on {}, {name}, misses by {misses}", case.name, device.name());
             let options = ExpertOptions { budget: Some(budget), misses, trace: !partial, ..ExpertOptions::default() };
             let mut executor = match setup.load(device, options) {
-                Err(e @ Error::OutOfMemory { .. }) if misses == only(Way::Gather) => {
+                Err(e @ Error::Limit { .. }) if misses == only(Way::Gather) => {
                     skipped(&what, &e.to_string());
                     continue;
                 }

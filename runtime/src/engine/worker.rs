@@ -245,7 +245,7 @@ impl Worker {
     async fn shrink(&mut self) -> Option<Result<String>> {
         let Executor::Gpu(gpu) = &self.executor else { return None };
         let (device, report) = (Arc::clone(gpu.device()), gpu.experts());
-        let budget = (report.budget.unwrap_or(report.device_bytes) as f64 * SHRINK) as u64;
+        let budget = (report.device_bytes.min(report.budget.unwrap_or(u64::MAX)) as f64 * SHRINK) as u64;
         self.load.experts.budget = Some(budget);
         // Both at a time would need what there is not: the weights come from the file again.
         let cpu = Executor::load(None, Arc::clone(&self.model), &self.load, &mut |_, _| {}).await;

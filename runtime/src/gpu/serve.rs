@@ -56,7 +56,7 @@ pub(crate) struct Server {
     /// Uses of each expert since the start, for the profile.
     pub uses: Vec<Vec<u32>>,
     pub tokens: u64,
-    memory: Option<Remembered>,
+    remembered: Option<Remembered>,
 }
 
 /// What is known of a model from earlier runs.
@@ -68,8 +68,8 @@ struct Remembered {
     profile: Option<Profile>,
 }
 
-fn known(memory: &Option<Remembered>) -> Option<&Profile> {
-    memory.as_ref()?.profile.as_ref()
+fn known(remembered: &Option<Remembered>) -> Option<&Profile> {
+    remembered.as_ref()?.profile.as_ref()
 }
 
 impl Server {
@@ -90,10 +90,10 @@ impl Server {
 
     /// Adds what was learnt to the profile, and keeps it.
     pub fn save_profile(&self) -> Result<()> {
-        let Some(memory) = self.memory.as_ref().filter(|_| self.tokens > 0) else { return Ok(()) };
-        let mut profile = memory.profile.clone().unwrap_or_default();
+        let Some(known) = self.remembered.as_ref().filter(|_| self.tokens > 0) else { return Ok(()) };
+        let mut profile = known.profile.clone().unwrap_or_default();
         profile.blend(&self.uses, self.tokens);
-        profile.save(&memory.directory, &memory.fingerprint)
+        profile.save(&known.directory, &known.fingerprint)
     }
 }
 
@@ -107,7 +107,7 @@ pub(super) async fn load(
     let ex = &options.experts;
     let experts: Vec<usize> = model.banks.iter().map(pleiad_models::weights::Experts::len).collect();
     // What a model is known by is read from all of it: only where something is left out.
-    let remembered = || {
+    let recall = || {
         ex.directory.as_ref().map(|directory| {
             let fingerprint = bank::fingerprint(&model);
             let profile = Profile::load(directory, &fingerprint, &experts);
@@ -118,19 +118,19 @@ pub(super) async fn load(
     let what = if model.config.name.is_empty() { "the model" } else { &model.config.name };
 
     let budget = ex.budget.or_else(|| shared_memory(gpu));
-    let mut memory = budget.and_then(|_| remembered());
+    let mut remembered = budget.and_then(|_| recall());
     let mut placement = match budget {
-        Some(budget) => Some(place_for(what, &needs(), Some(budget), known(&memory))?),
+        Some(budget) => Some(place_for(what, &needs(), Some(budget), known(&remembered))?),
         None => None,
     };
     let mut notices = Vec::new();
     for attempt in 0.. {
         let slots = placement.as_ref().map_or_else(|| experts.clone(), |p| p.slots.clone());
-        match load_placed(gpu, &model, options, &slots, known(&memory), progress).await {
+        match load_placed(gpu, &model, options, &slots, known(&remembered), progress).await {
             Ok((state, server, mut more)) => {
                 notices.append(&mut more);
                 let server = server.map(|mut s| {
-                    s.memory = memory;
+                    s.remembered = remembered;
                     Box::new(s)
                 });
                 let report = report(&state, server.as_deref(), ex.budget, placement.as_ref(), &slots, notices);
@@ -141,8 +141,8 @@ pub(super) async fn load(
                 gpu.idle().await?;
                 let planned = placement.as_ref().map_or_else(|| needs().whole(), Placement::total);
                 let smaller = (planned as f64 * SHRINK) as u64;
-                memory = memory.or_else(&remembered);
-                let Ok(less) = place_for(what, &needs(), Some(smaller), known(&memory)) else { return Err(e) };
+                remembered = remembered.or_else(&recall);
+                let Ok(less) = place_for(what, &needs(), Some(smaller), known(&remembered)) else { return Err(e) };
                 if less.slots == slots {
                     return Err(e);
                 }
@@ -214,7 +214,7 @@ async fn load_placed(
         last_done: None,
         uses: banks.iter().map(|&(experts, _)| vec![0; experts]).collect(),
         tokens: 0,
-        memory: None,
+        remembered: None,
         residency,
         host,
     };
@@ -257,8 +257,10 @@ async fn sources(
         return Ok(false);
     }
     if !room {
-        let what = "experts in host memory that kernels read".into();
-        return Err(Error::OutOfMemory { what, bytes, limit: available_memory() });
+        // Not out of memory on the device: with fewer slots just as many experts would have to lie here.
+        let what = "experts in host memory that kernels read: bytes (use --misses auto, cpu or resume)".into();
+        let limit = available_memory().map_or(0, |free| (free as f64 * PINNED_SHARE) as u64);
+        return Err(Error::Limit { what, needed: bytes, limit });
     }
     slots.make_sources(gpu, model, host, progress).await?;
     Ok(true)
