@@ -336,10 +336,10 @@ fn greedy_tokens() {
     }
 }
 
-/// Where few tokens miss, steps are submitted ahead of others that may still halt, and experts move in between.
+/// Where few tokens miss, steps are submitted ahead of others that may still halt: those behind one that does start again.
 #[test]
-fn steps_submitted_ahead_find_who_is_there_then() {
-    let test = "steps_submitted_ahead_find_who_is_there_then";
+fn steps_submitted_ahead_of_a_halt_start_again() {
+    let test = "steps_submitted_ahead_of_a_halt_start_again";
     let (_, model) = tiny();
     let needs = Needs::of(&model, 512, 256, CacheFormat::F16, Activations::F32, 64);
     let blobs: u64 = needs.layers.iter().map(|l| l.blob).sum();
@@ -359,9 +359,9 @@ fn steps_submitted_ahead_find_who_is_there_then() {
         let (exact, _) = run(None, WayChoice::Auto);
         assert_eq!(exact.len(), 180);
         for out in [1, 3] {
-            // What is uploaded in between is uploaded for the future: by the CPU's way, alone or as one of several.
-            let between = |w: &WayChoice| matches!(w, WayChoice::Auto | WayChoice::Only(Way::Cpu));
-            for misses in ways(&device, test).into_iter().filter(|w| out == 1 || between(w)) {
+            // The CPU's way, alone or as one of several, also takes experts in for the future.
+            let admits = |w: &WayChoice| matches!(w, WayChoice::Auto | WayChoice::Only(Way::Cpu));
+            for misses in ways(&device, test).into_iter().filter(|w| out == 1 || admits(w)) {
                 let (tokens, stats) = run(Some(needs.whole() - out * blobs), misses);
                 assert_eq!(tokens, exact, "{out} experts a layer left out, misses by {misses} on {}", device.name());
                 assert!(stats.expert_misses > 0 && stats.expert_hits > stats.expert_misses, "{stats:?}");

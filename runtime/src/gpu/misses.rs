@@ -151,7 +151,7 @@ impl GpuExecutor {
         let choices: Vec<Choice> = record.bank(m.bank).collect();
         let chosen: BTreeSet<u16> = choices.iter().map(|c| c.expert).collect();
         let server = self.server()?;
-        // Since the router looked, experts may have been taken in for the future, in place of others: what counts is who is there now.
+        // Who is there now counts, not the router's record: the two agree as long as nothing moves in behind a step that may halt.
         let resident = |e: &u16| server.residency.slot_of(m.bank, *e).is_some();
         let (needed, mut missing): (Vec<u16>, Vec<u16>) = chosen.iter().copied().partition(resident);
         missing.sort_by(|a, b| server.residency.score(m.bank, *b).total_cmp(&server.residency.score(m.bank, *a)));
