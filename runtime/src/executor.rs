@@ -127,7 +127,8 @@ pub struct StepOutput {
 }
 
 /// What a device did, since it was loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DeviceStats {
     /// Kernels started.
     pub dispatches: u64,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use async_channel::Sender;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, executor::DeviceStats, experts::trace::Routed, sampling::SamplingParams};
 
@@ -44,7 +44,8 @@ pub enum DoneReason {
 }
 
 /// What a generation took.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GenerationStats {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,

@@ -158,7 +158,7 @@ pub async fn enumerate() -> Vec<GpuAdapter> {
     let descriptor =
         InstanceDescriptor { flags, memory_budget_thresholds, ..InstanceDescriptor::new_without_display_handle_from_env() };
     let instance = wgpu::Instance::new(descriptor);
-    let mut found = instance.enumerate_adapters(Backends::all()).await;
+    let mut found = instance.enumerate_adapters(Backends::PRIMARY).await;
     found.sort_by_key(|a| {
         let info = a.get_info();
         (is_software(info.device_type, &info.name, &info.driver), rank(info.device_type))

@@ -1,0 +1,1 @@
+//! Prompt packs, and the load they put on experts.

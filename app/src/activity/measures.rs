@@ -1,0 +1,1 @@
+//! Entropy, active share, working set, overlap.

@@ -1,0 +1,1 @@
+//! Recording, replay, CSV and JSON lines.

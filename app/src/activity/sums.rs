@@ -1,0 +1,1 @@
+//! Counts, weights, misses and recent use of every expert.

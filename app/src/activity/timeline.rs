@@ -1,0 +1,1 @@
+//! Hit rate, bytes moved and tokens per second over time.

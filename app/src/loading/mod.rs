@@ -1,0 +1,25 @@
+//! Models: what would go where, loading, what is loaded.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`source`] | where a model comes from |
+//! | [`price`] | what would go where under a memory budget, before anything is loaded |
+//! | [`loaded`] | a model that is ready |
+//! | [`models`] | loading beside the window, and all that is loaded |
+//! | [`devices`] | the devices there are, found beside the window |
+
+pub mod devices;
+pub mod loaded;
+pub mod models;
+pub mod price;
+pub mod source;
+
+use std::sync::Arc;
+
+pub use loaded::LoadedModel;
+pub use models::{Loading, Models};
+pub use price::{Examined, Price, Share};
+pub use source::Source;
+
+/// Called when something that the window shows has changed on another thread: it asks for a frame.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;

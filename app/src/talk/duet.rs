@@ -1,0 +1,1 @@
+//! A second mind that reviews, or talks with the first.

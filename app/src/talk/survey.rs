@@ -1,0 +1,1 @@
+//! Prompt packs that are read to see which experts they use.

@@ -1,0 +1,4 @@
+//! The state of the program, its frame, and what actions do.
+
+/// The program.
+pub struct App {}

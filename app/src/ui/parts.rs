@@ -1,0 +1,144 @@
+//! Small things that several panels draw.
+
+use eframe::egui::{self, Color32, Response, RichText, Role, Ui, Vec2, WidgetInfo};
+
+use super::{Theme, theme};
+
+/// A button that shows a symbol. `name` is what it is called, for screen readers and (with `tooltip`) for those who point at it.
+pub fn icon_button(ui: &mut Ui, symbol: &str, name: &str, tooltip: &str) -> Response {
+    let button = egui::Button::new(RichText::new(symbol).size(15.0)).frame_when_inactive(false).min_size(Vec2::splat(26.0));
+    let response = ui.add(button);
+    named(&response, Role::Button, name);
+    response.on_hover_text(tooltip)
+}
+
+/// The same, for something that is on or off.
+pub fn icon_toggle(ui: &mut Ui, on: bool, symbol: &str, name: &str, tooltip: &str) -> Response {
+    let button =
+        egui::Button::selectable(on, RichText::new(symbol).size(15.0)).frame_when_inactive(on).min_size(Vec2::splat(26.0));
+    let response = ui.add(button);
+    let enabled = response.enabled();
+    response.widget_info(|| WidgetInfo::selected(Role::CheckBox, enabled, on, name));
+    response.on_hover_text(tooltip)
+}
+
+/// Gives a widget the name that screen readers say.
+pub fn named(response: &Response, kind: Role, name: &str) {
+    let enabled = response.enabled();
+    response.widget_info(|| WidgetInfo::labeled(kind, enabled, name));
+}
+
+/// Text that matters less.
+pub fn muted(ui: &Ui, text: impl Into<String>) -> RichText {
+    RichText::new(text).color(Theme::of(ui.ctx()).muted)
+}
+
+/// Small text that matters less.
+pub fn small(ui: &Ui, text: impl Into<String>) -> RichText {
+    muted(ui, text).text_style(Theme::small())
+}
+
+/// A heading within a panel.
+pub fn section(ui: &mut Ui, title: &str) {
+    ui.add_space(theme::GAP);
+    let strong = Theme::of(ui.ctx()).strong;
+    let response = ui.label(RichText::new(title).color(strong).strong());
+    ui.ctx().accesskit_node_builder(response.id, |node| node.set_role(Role::Heading));
+}
+
+/// Draws on a card.
+pub fn card<R>(ui: &mut Ui, add: impl FnOnce(&mut Ui) -> R) -> R {
+    let t = Theme::of(ui.ctx());
+    egui::Frame::new()
+        .fill(t.raised)
+        .stroke(egui::Stroke::new(1.0, t.line))
+        .corner_radius(theme::ROUND)
+        .inner_margin(theme::PAD)
+        .show(ui, add)
+        .inner
+}
+
+/// A short text on a coloured ground, as "q8" or "12 tok/s".
+pub fn chip(ui: &mut Ui, text: &str, colour: Color32, tooltip: &str) -> Response {
+    let t = Theme::of(ui.ctx());
+    egui::Frame::new()
+        .fill(t.raised)
+        .corner_radius(theme::ROUND)
+        .inner_margin(egui::Margin::symmetric(8, 2))
+        .show(ui, |ui| ui.label(RichText::new(text).color(colour).text_style(Theme::small())))
+        .inner
+        .on_hover_text(tooltip)
+}
+
+/// A number of bytes for people: "512.0 MiB".
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut amount, mut unit) = (n as f64, 0);
+    while amount >= 1024.0 && unit + 1 < UNITS.len() {
+        amount /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{amount:.1} {}", UNITS[unit]) }
+}
+
+/// A duration for people: "0.8 s", "12 s", "3 min 5 s".
+pub fn seconds(s: f64) -> String {
+    match s {
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 60.0 => format!("{s:.0} s"),
+        s => format!("{:.0} min {:.0} s", (s / 60.0).floor(), s % 60.0),
+    }
+}
+
+/// A large number with thin spaces: "12 345".
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push('\u{2009}');
+        }
+        text.push(c);
+    }
+    text
+}
+
+/// How long ago, for people: "now", "5 min", "3 h", "2 d", or the date.
+pub fn ago(then_ms: u64, now_ms: u64) -> String {
+    let s = now_ms.saturating_sub(then_ms) / 1000;
+    match s {
+        0..60 => "now".into(),
+        60..3600 => format!("{} min", s / 60),
+        3600..86_400 => format!("{} h", s / 3600),
+        86_400..2_592_000 => format!("{} d", s / 86_400),
+        _ => date(then_ms),
+    }
+}
+
+/// The date (UTC) as "2026-11-22", by the civil-calendar algorithm of H. Hinnant.
+pub fn date(ms: u64) -> String {
+    let days = (ms / 86_400_000) as i64 + 719_468;
+    let era = days.div_euclid(146_097);
+    let doe = days.rem_euclid(146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = doy - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    let year = yoe + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_for_people() {
+        assert_eq!([bytes(0), bytes(1023), bytes(1024), bytes(3 << 29)], ["0 B", "1023 B", "1.0 KiB", "1.5 GiB"]);
+        assert_eq!([count(7), count(1234), count(1_234_567)], ["7", "1\u{2009}234", "1\u{2009}234\u{2009}567"]);
+        assert_eq!([seconds(0.25), seconds(12.4), seconds(185.0)], ["0.2 s", "12 s", "3 min 5 s"]);
+        assert_eq!([date(0), date(951_782_400_000), date(1_795_305_600_000)], ["1970-01-01", "2000-02-29", "2026-11-22"]);
+        assert_eq!([ago(0, 59_000), ago(0, 3_600_000), ago(0, 90_000_000)], ["now", "1 h", "1 d"]);
+    }
+}
