@@ -273,6 +273,14 @@ impl Executor {
         }
     }
 
+    /// Which experts the device holds: `[mixture layers, E]`. Empty on the CPU, where there is nothing to tell.
+    pub async fn resident(&mut self) -> Result<Vec<bool>> {
+        match self {
+            Self::Cpu(_) => Ok(Vec::new()),
+            Self::Gpu(e) => e.resident().await,
+        }
+    }
+
     /// Keeps what was learnt about the use of experts for the next start.
     pub fn save_profile(&self) -> Result<()> {
         match self {

@@ -121,6 +121,7 @@ pub struct Engine {
     tokenizer: Option<Tokenizer>,
     next_session: Arc<AtomicU64>,
     experts: Arc<Mutex<Option<ExpertReport>>>,
+    resident: Arc<Mutex<Arc<[bool]>>>,
 }
 
 impl Engine {
@@ -145,9 +146,10 @@ impl Engine {
             tokenizer: loaded.tokenizer.clone(),
             next_session: Arc::new(AtomicU64::new(0)),
             experts: Arc::new(Mutex::new(loaded.executor.experts())),
+            resident: Arc::default(),
         };
-        let report = Arc::clone(&engine.experts);
-        (engine, Worker::new(loaded, received, report))
+        let shown = worker::Shown { experts: Arc::clone(&engine.experts), resident: Arc::clone(&engine.resident) };
+        (engine, Worker::new(loaded, received, shown))
     }
 
     /// What runs, and where.
@@ -158,6 +160,12 @@ impl Engine {
     /// Where experts are and how misses are served, as of the last generation that ended; `None` on the CPU.
     pub fn experts(&self) -> Option<ExpertReport> {
         self.experts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Which experts the device holds, `[mixture layers, E]`: a few times a second while generating, with
+    /// [`EngineOptions::trace`]. Empty on the CPU.
+    pub fn resident(&self) -> Arc<[bool]> {
+        Arc::clone(&self.resident.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The model's configuration.

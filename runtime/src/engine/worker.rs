@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
 };
 
 use async_channel::Receiver;
@@ -37,6 +38,17 @@ const SPREAD: f32 = 1.0;
 /// Share of the memory in use that is tried after an allocation was refused.
 const SHRINK: f64 = 0.85;
 
+/// How often it is told which experts the device holds.
+const RESIDENCY_EVERY: Duration = Duration::from_millis(200);
+
+/// What the worker shows to those who have a handle.
+pub(super) struct Shown {
+    /// What [`super::Engine::experts`] tells.
+    pub experts: Arc<Mutex<Option<ExpertReport>>>,
+    /// What [`super::Engine::resident`] tells.
+    pub resident: Arc<Mutex<Arc<[bool]>>>,
+}
+
 /// Owns the device; [`Worker::run`] serves requests until all handles are gone.
 pub struct Worker {
     commands: Receiver<Command>,
@@ -58,8 +70,9 @@ pub struct Worker {
     broken: Option<Error>,
     /// Biases that wander, and the vectors that they are written to.
     walk: Option<(Walk, Vec<Option<VecId>>)>,
-    /// What [`super::Engine::experts`] shows.
-    report: Arc<Mutex<Option<ExpertReport>>>,
+    shown: Shown,
+    /// When it was last told which experts the device holds.
+    resident_at: Option<Instant>,
 }
 
 /// A generation under way.
@@ -91,7 +104,7 @@ enum Turn {
 }
 
 impl Worker {
-    pub(super) fn new(loaded: Loaded, commands: Receiver<Command>, report: Arc<Mutex<Option<ExpertReport>>>) -> Self {
+    pub(super) fn new(loaded: Loaded, commands: Receiver<Command>, shown: Shown) -> Self {
         let walk = (loaded.options.routing == Routing::Walk).then(|| {
             let (banks, moe) = (loaded.model.banks.len(), loaded.model.config.moe.as_ref());
             // Softmax spreads one unit of mass over all experts, a sigmoid gives each its own.
@@ -117,12 +130,14 @@ impl Worker {
             serial: 0,
             on_device: None,
             broken: None,
-            report,
+            shown,
+            resident_at: None,
         }
     }
 
     /// Serves requests until every handle is gone.
     pub async fn run(mut self) {
+        self.show_residency().await;
         loop {
             if self.jobs.is_empty() {
                 match self.commands.recv().await {
@@ -140,7 +155,7 @@ impl Worker {
                     if job.first_token.is_some() {
                         job.stats.decode_device = self.executor.stats().since(job.device_at);
                     }
-                    self.publish();
+                    self.publish().await;
                     let text = job.text.take().map_or_else(String::new, TextStream::finish);
                     job.send(Event::Done { reason, text, stats: job.stats });
                 }
@@ -150,10 +165,25 @@ impl Worker {
     }
 
     /// Shows how misses were served, and keeps what was learnt about the use of experts.
-    fn publish(&self) {
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = self.executor.experts();
+    async fn publish(&mut self) {
+        *self.shown.experts.lock().unwrap_or_else(PoisonError::into_inner) = self.executor.experts();
+        self.resident_at = None;
+        self.show_residency().await;
         // A profile that cannot be kept costs a slower start, and no answer.
         let _ = self.executor.save_profile();
+    }
+
+    /// Tells which experts the device holds, where somebody follows what experts do.
+    async fn show_residency(&mut self) {
+        let due = self.resident_at.is_none_or(|at| at.elapsed() >= RESIDENCY_EVERY);
+        if !self.load.experts.trace || !due {
+            return;
+        }
+        self.resident_at = Some(Instant::now());
+        // A device that fails here fails the next step, which tells.
+        if let Ok(resident) = self.executor.resident().await {
+            *self.shown.resident.lock().unwrap_or_else(PoisonError::into_inner) = resident.into();
+        }
     }
 
     /// Lets the biases wander by one token.
@@ -465,6 +495,7 @@ impl Worker {
                 held.tokens.push(fed);
             }
             left = left.saturating_sub(1);
+            self.show_residency().await;
             if let Some(reason) = job.receive(&output) {
                 self.drain(job).await?;
                 return Ok(Turn::Over(reason));

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     executor::{DeviceStats, LoadOptions, PlanId, Readback, StepOutput, Ticket},
-    experts::{ExpertReport, trace::Served, ways::Way},
+    experts::{ExpertReport, policy::ABSENT, trace::Served, ways::Way},
     model::Model,
     plan::{Act, Kind, Plan, VecId},
     q8::Q8Rows,
@@ -452,6 +452,20 @@ impl GpuExecutor {
     /// What the device did so far.
     pub fn stats(&self) -> DeviceStats {
         self.stats
+    }
+
+    /// Which experts the device holds: `[mixture layers, E]`. One more readback while kernels keep the tables.
+    pub async fn resident(&mut self) -> Result<Vec<bool>> {
+        let slots = self.state.slots.as_ref().map(|s| (s.tables.clone(), s.experts, s.record));
+        let (Some(server), Some((tables, experts, words))) = (self.server.as_ref(), slots) else {
+            return Ok(vec![true; self.state.weights.banks.len() * self.report.experts]);
+        };
+        let banks = server.residency.banks();
+        if !server.gathering {
+            let table = |bank| server.residency.table(bank).iter().map(|&slot| slot != ABSENT);
+            return Ok((0..banks).flat_map(table).collect());
+        }
+        Ok(self.read(&tables, words).await?.iter().take(banks * experts).map(|&slot| slot != ABSENT).collect())
     }
 
     /// Where experts are, and how misses are served.
