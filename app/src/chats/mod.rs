@@ -12,9 +12,11 @@
 //! | [`storage`] | where files are kept: a folder, memory, a browser |
 //! | [`library`] | all conversations: list, search, rename, pin, delete with undo |
 //! | [`transfer`] | export to Markdown and JSON, import |
+//! | `names` | names of conversations and of their files |
 
 pub mod library;
 pub mod log;
+mod names;
 pub mod setup;
 pub mod storage;
 pub mod transfer;
@@ -55,4 +57,16 @@ pub struct Chat {
     pub setup: Setup,
     /// What was said.
     pub tree: Tree,
+}
+
+impl Chat {
+    /// One in which nothing was said yet.
+    pub(crate) fn new(id: ChatId, created_ms: u64, setup: Setup) -> Self {
+        Self { id, title: String::new(), pinned: false, created_ms, updated_ms: created_ms, setup, tree: Tree::default() }
+    }
+
+    /// What it is called, for people; never empty.
+    pub fn name(&self) -> &str {
+        if self.title.is_empty() { names::UNNAMED } else { &self.title }
+    }
 }

@@ -117,6 +117,20 @@ pub enum Device {
     Cuda(Option<usize>),
 }
 
+impl Device {
+    /// As it is written on the command line.
+    pub fn key(self) -> String {
+        match self {
+            Self::Auto => "auto".into(),
+            Self::Cpu => "cpu".into(),
+            Self::Wgpu(None) => "wgpu".into(),
+            Self::Wgpu(Some(n)) => format!("wgpu:{n}"),
+            Self::Cuda(None) => "cuda".into(),
+            Self::Cuda(Some(n)) => format!("cuda:{n}"),
+        }
+    }
+}
+
 /// `--activations`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Precision {

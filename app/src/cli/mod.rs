@@ -1,5 +1,6 @@
 //! The command line: one file for each command.
 
+mod app;
 mod args;
 mod bench;
 mod chat;
@@ -23,9 +24,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource};
 
-use self::run::{RunArgs, TalkArgs};
+use self::{
+    app::WindowArgs,
+    run::{RunArgs, TalkArgs},
+};
 
 /// The command line.
 #[derive(Parser, Debug)]
@@ -35,11 +39,14 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
+    window: WindowArgs,
+    #[command(flatten)]
     talk: TalkArgs,
 }
 
 const EXAMPLES: &str = "\
-Without a command: a chat in this terminal; where nobody types, one answer to the prompt on standard input.
+Without a command: the app in a window; without a display a chat in this terminal; where nobody types, one answer to the
+prompt on standard input.
 
 Examples:
   pleiad
@@ -106,9 +113,11 @@ Examples:
 /// The program: reads the arguments, does what they say, and returns the exit code.
 pub fn main() -> ExitCode {
     install_panic_hook();
-    let cli = Cli::parse_from(std::env::args_os().map(llama_spelling));
+    let matches = Cli::command().get_matches_from(std::env::args_os().map(llama_spelling));
+    let model_named = matches.value_source("model") == Some(ValueSource::CommandLine);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     let result = panic::catch_unwind(AssertUnwindSafe(|| match cli.command {
-        None => run::run(&RunArgs { prompt: None, talk: cli.talk }),
+        None => app::run(cli.window, cli.talk, model_named),
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),

@@ -7,11 +7,20 @@
 //! | [`loaded`] | a model that is ready |
 //! | [`models`] | loading beside the window, and all that is loaded |
 //! | [`devices`] | the devices there are, found beside the window |
+//! | [`options`] | from what a person has chosen to what an engine is told |
+//! | [`host`] | how much memory this computer has |
+//! | [`sizes`] | numbers of bytes, said and understood |
+//! | [`beside`] | work beside the window, where platforms differ |
 
+pub mod beside;
 pub mod devices;
+pub mod host;
+mod job;
 pub mod loaded;
 pub mod models;
+pub mod options;
 pub mod price;
+pub mod sizes;
 pub mod source;
 
 use std::sync::Arc;
@@ -19,7 +28,7 @@ use std::sync::Arc;
 pub use loaded::LoadedModel;
 pub use models::{Loading, Models};
 pub use price::{Examined, Price, Share};
-pub use source::Source;
+pub use source::{Found, Source};
 
 /// Called when something that the window shows has changed on another thread: it asks for a frame.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;

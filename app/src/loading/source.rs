@@ -1,5 +1,9 @@
 //! Where a model comes from.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Wake;
+
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -38,5 +42,43 @@ impl Source {
             #[cfg(not(target_arch = "wasm32"))]
             Self::Path(path) => path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned()),
         }
+    }
+}
+
+/// Which of some sources are there. They are looked for beside the window: a drive may be slow to answer.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    asked: Vec<String>,
+    missing: Arc<Mutex<Vec<String>>>,
+}
+
+impl Found {
+    /// Looks for the sources of these keys; `wake` when it is known which are missing. Until then none is.
+    pub fn look(keys: &[String], wake: Wake) -> Self {
+        let found = Self { asked: keys.to_vec(), missing: Arc::default() };
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let (keys, missing) = (keys.to_vec(), Arc::clone(&found.missing));
+            // Where it cannot be known, opening the file will tell.
+            let _ = super::beside::spawn("pleiad-recent", move || async move {
+                let gone = keys.into_iter().filter(|k| matches!(Source::of(k), Some(Source::Path(p)) if !p.exists()));
+                let gone: Vec<String> = gone.collect();
+                *missing.lock().unwrap_or_else(PoisonError::into_inner) = gone;
+                wake();
+            });
+        }
+        #[cfg(target_arch = "wasm32")]
+        let _ = wake;
+        found
+    }
+
+    /// Whether these are the keys that were looked for.
+    pub fn is_of(&self, keys: &[String]) -> bool {
+        self.asked == keys
+    }
+
+    /// Whether a source is known to be missing.
+    pub fn is_missing(&self, key: &str) -> bool {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|k| k == key)
     }
 }

@@ -1,5 +1,7 @@
 //! How far an answer is.
 
+use std::collections::VecDeque;
+
 use crate::chats::MessageId;
 
 /// What an answer is at.
@@ -42,4 +44,64 @@ pub struct Live {
     pub first_token: Option<f64>,
     /// Tokens of the context in use: prompt and answer.
     pub context: usize,
+}
+
+/// Tokens per second over the last few seconds.
+#[derive(Clone, Debug, Default)]
+pub struct Speed {
+    /// When the last tokens came, in seconds, oldest first.
+    times: VecDeque<f64>,
+}
+
+impl Speed {
+    /// Seconds that count.
+    pub const WINDOW: f64 = 3.0;
+    /// Tokens from which on there is a speed.
+    pub const LEAST: usize = 4;
+
+    /// A token came, in seconds of a clock that does not go back.
+    pub fn token(&mut self, seconds: f64) {
+        self.times.push_back(seconds);
+        // The least stay however long ago they were: a slow model has a speed, too.
+        while self.times.len() > Self::LEAST && self.times.front().is_some_and(|t| seconds - t > Self::WINDOW) {
+            self.times.pop_front();
+        }
+    }
+
+    /// Tokens per second: intervals over their time. `None`: too few tokens yet.
+    pub fn rate(&self) -> Option<f64> {
+        let (first, last) = (self.times.front()?, self.times.back()?);
+        (self.times.len() >= Self::LEAST && last > first).then(|| (self.times.len() - 1) as f64 / (last - first))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+    use super::*;
+
+    #[test]
+    fn speed_is_that_of_the_last_seconds() {
+        let mut speed = Speed::default();
+        for i in 0..Speed::LEAST - 1 {
+            speed.token(i as f64 * 0.1);
+            assert_eq!(speed.rate(), None);
+        }
+        speed.token(0.3);
+        assert!((speed.rate().unwrap() - 10.0).abs() < 1e-9);
+        // Twice as fast from now on: after the window, nothing of the slower time is left.
+        for i in 1..=80 {
+            speed.token(0.3 + f64::from(i) * 0.05);
+        }
+        assert!((speed.rate().unwrap() - 20.0).abs() < 1e-9, "{speed:?}");
+        assert!(speed.times.len() <= 61);
+    }
+
+    #[test]
+    fn a_slow_model_has_a_speed() {
+        let mut speed = Speed::default();
+        (0..20).for_each(|i| speed.token(f64::from(i) * 5.0));
+        assert!((speed.rate().unwrap() - 0.2).abs() < 1e-9);
+    }
 }

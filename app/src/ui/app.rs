@@ -1,4 +1,381 @@
 //! The state of the program, its frame, and what actions do.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `layout` | where panels are |
+//! | `act` | what actions do |
+//! | `commands` | what commands do, and when they can be given |
+//! | `news` | what engines, loaders and dialogs have said since the last frame |
+
+mod act;
+mod commands;
+mod layout;
+mod news;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use eframe::{
+    Frame,
+    egui::{Context, Ui, Visuals},
+};
+use pleiad_runtime::engine::GenerationStats;
+use web_time::{Duration, Instant};
+
+use super::{
+    Action, Page, Theme,
+    chat::{ChatView, Span},
+    experts::ExpertsView,
+    files::{Files, PathLine},
+    fonts,
+    journal::{Journal, Level},
+    palette::PaletteView,
+    performance::PerformanceView,
+    picker::PickerView,
+    setup::SetupView,
+    sidebar::SidebarView,
+    theme::clear_colour,
+    toasts::{Toasts, Tone},
+};
+use crate::{
+    activity::{Activity, Shape},
+    chats::{ChatId, Hit, Library, Setup, storage::Storage},
+    loading::{Examined, Models, Source, Wake, devices::Devices},
+    settings::{LoadSettings, Settings},
+    talk::Talker,
+};
+
+/// Answers whose statistics the performance page shows.
+const ANSWERS: usize = 64;
+/// Frames whose time the performance page shows.
+const FRAMES: usize = 240;
+/// How long settings rest before they are written.
+const SETTLE: Duration = Duration::from_millis(600);
+/// Time between frames while something is being written.
+const LIVE_FRAME: Duration = Duration::from_millis(16);
+/// Conversations that a search finds at most.
+const HITS: usize = 200;
+
+/// What the program starts with.
+pub struct Start {
+    /// Where conversations are kept.
+    pub chats: Box<dyn Storage>,
+    /// Where settings are kept.
+    pub settings: Box<dyn Storage>,
+    /// The platform's files.
+    pub files: Box<dyn Files>,
+    /// The model to load; `None`: the last one, else the embedded one.
+    pub model: Option<Source>,
+    /// Changes how it is loaded, for this time.
+    pub load: Option<Box<dyn FnOnce(&mut LoadSettings)>>,
+    /// How answers are made in the conversation to begin with; `None`: the one that was open last goes on.
+    pub setup: Option<Setup>,
+    /// Whether callbacks may draw on the GPU.
+    pub gpu: bool,
+}
 
 /// The program.
-pub struct App {}
+pub struct App {
+    settings: Settings,
+    settings_storage: Box<dyn Storage>,
+    /// When settings were last changed and not written yet.
+    unsaved: Option<Instant>,
+    library: Library,
+    models: Models,
+    devices: Devices,
+    wake: Wake,
+    talker: Talker,
+    activity: Option<Activity>,
+    /// The model whose activity that is.
+    activity_of: Option<String>,
+    resident: Arc<[bool]>,
+    files: Box<dyn Files>,
+    gpu: bool,
+
+    page: Page,
+    chat: Option<ChatId>,
+    deleted: Vec<ChatId>,
+    setup_open: bool,
+    /// In a narrow window the list covers the page.
+    list_over_page: bool,
+    /// What the first model to be loaded could not be, in words.
+    problem: Option<String>,
+    examined: Option<Examined>,
+    examining: bool,
+    picker_problem: Option<String>,
+    /// The search, the state of the library it was made in, and what it found.
+    found: (String, u64, Vec<Hit>),
+    answers: Vec<GenerationStats>,
+    /// Prompt packs that were read.
+    surveys: usize,
+    frames: VecDeque<f32>,
+    /// The words pointed at in the conversation, and those of the token pointed at among the experts, in the last frame.
+    pointed: Option<Span>,
+    lit: Option<Span>,
+    started: Instant,
+
+    chat_view: ChatView,
+    sidebar: SidebarView,
+    setup: SetupView,
+    experts: ExpertsView,
+    picker: PickerView,
+    performance: PerformanceView,
+    palette: PaletteView,
+    path_line: PathLine,
+    toasts: Toasts,
+    journal: Journal,
+}
+
+impl App {
+    /// Begins: reads settings and conversations, and loads a model beside the window.
+    pub fn new(ctx: &Context, start: Start) -> Self {
+        let waker = ctx.clone();
+        let wake: Wake = Arc::new(move || waker.request_repaint());
+        let (settings, complaint) = Settings::read(&*start.settings);
+        fonts::install(ctx);
+        Theme::apply(ctx, &settings);
+        let mut app = Self {
+            library: Library::open(start.chats),
+            models: Models::new(Arc::clone(&wake)),
+            devices: Devices::look(&wake),
+            wake,
+            settings_storage: start.settings,
+            unsaved: None,
+            talker: Talker::default(),
+            activity: None,
+            activity_of: None,
+            resident: Arc::default(),
+            files: start.files,
+            gpu: start.gpu,
+            page: Page::Chat,
+            chat: None,
+            deleted: Vec::new(),
+            setup_open: false,
+            list_over_page: false,
+            problem: None,
+            examined: None,
+            examining: false,
+            picker_problem: None,
+            found: (String::new(), 0, Vec::new()),
+            answers: Vec::new(),
+            surveys: 0,
+            frames: VecDeque::new(),
+            pointed: None,
+            lit: None,
+            started: Instant::now(),
+            chat_view: ChatView::default(),
+            sidebar: SidebarView::default(),
+            setup: SetupView::default(),
+            experts: ExpertsView::default(),
+            picker: PickerView::default(),
+            performance: PerformanceView::default(),
+            palette: PaletteView::default(),
+            path_line: PathLine::default(),
+            toasts: Toasts::default(),
+            journal: Journal::default(),
+            settings,
+        };
+        app.chat_view.focus_input = true;
+        if let Some(complaint) = complaint {
+            app.complain(complaint);
+        }
+        if app.library.place().is_empty() {
+            app.complain("There is no folder to keep conversations in: they last until the window is closed");
+        }
+        let last = app.settings.chat.clone().map(ChatId).filter(|id| start.setup.is_none() && app.library.chat(id).is_some());
+        app.chat = Some(last.unwrap_or_else(|| app.library.create(start.setup.unwrap_or_else(|| app.new_setup()))));
+        let last_model = app.settings.model.as_deref().and_then(Source::of);
+        let source = start.model.or(last_model).unwrap_or(Source::Tiny);
+        app.note(Level::Info, format!("loading {}", source.name()));
+        let mut load = app.settings.load.clone();
+        if let Some(change) = start.load {
+            change(&mut load);
+        }
+        app.models.load(source, &load, false);
+        app
+    }
+
+    /// Takes what engines, loaders and dialogs have said: before each frame, and while the window is hidden.
+    pub fn tick(&mut self, ctx: &Context) {
+        self.hear(ctx);
+        if self.talker.busy() {
+            ctx.request_repaint_after(LIVE_FRAME);
+        }
+        if self.unsaved.is_some_and(|at| at.elapsed() >= SETTLE) {
+            self.save_settings();
+        } else if self.unsaved.is_some() {
+            ctx.request_repaint_after(SETTLE);
+        }
+    }
+
+    /// Draws a frame, and carries out what it asks for.
+    pub fn show(&mut self, ui: &mut Ui) {
+        let begun = Instant::now();
+        let ctx = ui.ctx().clone();
+        let mut out = self.commands_pressed(&ctx);
+        self.take_dropped(&ctx, &mut out);
+        self.layout_ui(ui, &mut out);
+        self.overlays_ui(&ctx, &mut out);
+        for action in out {
+            self.act(&ctx, action);
+        }
+        self.remember_window(&ctx);
+        self.frames.push_back(begun.elapsed().as_secs_f32() * 1e3);
+        if self.frames.len() > FRAMES {
+            self.frames.pop_front();
+        }
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// All conversations.
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
+    /// The conversation that is open.
+    pub fn open_chat(&self) -> Option<&ChatId> {
+        self.chat.as_ref()
+    }
+
+    /// What is loaded.
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// What the experts of the model that answers did.
+    pub fn activity(&self) -> Option<&Activity> {
+        self.activity.as_ref()
+    }
+
+    /// What the middle of the window shows.
+    pub fn page(&self) -> Page {
+        self.page
+    }
+
+    /// Why no model is loaded, in words.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// Whether the picker is open.
+    pub fn picker_open(&self) -> bool {
+        self.picker.open
+    }
+
+    /// Why the model asked for in the picker cannot be had, in words.
+    pub fn picker_problem(&self) -> Option<&str> {
+        self.picker_problem.as_deref()
+    }
+
+    /// The model that was looked at last.
+    pub fn examined(&self) -> Option<&Examined> {
+        self.examined.as_ref()
+    }
+
+    /// The words pointed at in the conversation.
+    pub fn pointed(&self) -> Option<&Span> {
+        self.pointed.as_ref()
+    }
+
+    /// Prompt packs that were read.
+    pub fn surveys_done(&self) -> usize {
+        self.surveys
+    }
+
+    /// Takes notes away (tests: before a picture is taken).
+    pub fn quiet(&mut self) {
+        self.toasts = Toasts::default();
+    }
+
+    /// Whether an answer is being written.
+    pub fn busy(&self) -> bool {
+        self.talker.busy()
+    }
+
+    /// Milliseconds of CPU that the last frames took, oldest first.
+    pub fn frame_times(&self) -> impl Iterator<Item = f32> {
+        self.frames.iter().copied()
+    }
+
+    /// Follows the experts of a model of that shape, which runs elsewhere (benchmarks).
+    pub fn watch(&mut self, shape: Arc<Shape>) -> &mut Activity {
+        self.activity_of = None;
+        self.activity.insert(Activity::new(shape, Activity::TOKENS))
+    }
+
+    /// What the experts did, to add to it (benchmarks).
+    pub fn activity_mut(&mut self) -> Option<&mut Activity> {
+        self.activity.as_mut()
+    }
+
+    /// All conversations, to add to them (benchmarks).
+    pub fn library_mut(&mut self) -> &mut Library {
+        &mut self.library
+    }
+
+    /// Does what a panel could have asked for (tests and scripts).
+    pub fn give(&mut self, ctx: &Context, action: Action) {
+        self.act(ctx, action);
+    }
+
+    /// Seconds since the start: the clock of activity.
+    fn now(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    /// How answers of a new conversation are made.
+    fn new_setup(&self) -> Setup {
+        Setup { system: self.settings.system.clone(), ..Setup::default() }
+    }
+
+    fn note(&mut self, level: Level, text: impl Into<String>) {
+        self.journal.add(level, text);
+    }
+
+    /// Tells a person something.
+    fn tell(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        self.journal.add(Level::Info, text.clone());
+        self.toasts.add(Tone::Info, text, None);
+    }
+
+    /// Tells a person what went wrong.
+    fn complain(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        self.journal.add(Level::Error, text.clone());
+        self.toasts.add(Tone::Problem, text, None);
+    }
+
+    fn settings_changed(&mut self) {
+        self.unsaved = Some(Instant::now());
+    }
+
+    fn save_settings(&mut self) {
+        self.unsaved = None;
+        if let Err(e) = self.settings.write(&mut *self.settings_storage) {
+            self.complain(format!("the settings could not be kept: {e}"));
+        }
+    }
+}
+
+impl eframe::App for App {
+    fn logic(&mut self, ctx: &Context, _frame: &mut Frame) {
+        self.tick(ctx);
+    }
+
+    fn ui(&mut self, ui: &mut Ui, _frame: &mut Frame) {
+        self.show(ui);
+    }
+
+    fn on_exit(&mut self) {
+        self.settings.chat = self.chat.as_ref().map(|c| c.0.clone());
+        self.save_settings();
+    }
+
+    fn clear_color(&self, visuals: &Visuals) -> [f32; 4] {
+        clear_colour(visuals)
+    }
+}

@@ -1,7 +1,7 @@
 //! Every command: its name, what it does, and its shortcut. Menus, buttons, the palette, the list of shortcuts and the keyboard
 //! itself all read this one list.
 
-use eframe::egui::{Context, Key, KeyboardShortcut, Modifiers};
+use eframe::egui::{Context, Event, Key, KeyboardShortcut, Modifiers};
 
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -325,10 +325,14 @@ impl Command {
         }
     }
 
-    /// The commands whose shortcuts were pressed in this frame.
-    pub fn pressed(ctx: &Context) -> Vec<Self> {
+    /// The commands whose shortcuts were pressed in this frame; keys of others are left to who else wants them.
+    pub fn pressed(ctx: &Context, enabled: &dyn Fn(Self) -> bool) -> Vec<Self> {
+        if !ctx.input(|i| i.events.iter().any(|e| matches!(e, Event::Key { pressed: true, .. }))) {
+            return Vec::new();
+        }
         // Longer shortcuts first: Ctrl+Shift+C is no Ctrl+C.
-        let mut all: Vec<(KeyboardShortcut, Self)> = Self::ALL.into_iter().filter_map(|c| Some((c.shortcut()?, c))).collect();
+        let all = Self::ALL.into_iter().filter(|&c| enabled(c));
+        let mut all: Vec<(KeyboardShortcut, Self)> = all.filter_map(|c| Some((c.shortcut()?, c))).collect();
         all.sort_by_key(|(s, _)| {
             std::cmp::Reverse([s.modifiers.shift, s.modifiers.alt, s.modifiers.command].map(u8::from).iter().sum::<u8>())
         });

@@ -18,6 +18,9 @@
 //! | [`performance`] | devices, memory and timings |
 //! | [`preferences`] | settings |
 //! | [`palette`] | the command palette, and the list of shortcuts |
+//! | [`files`] | files that a person chooses |
+//! | [`formula`] | formulas in TeX, typeset |
+//! | [`fonts`] | the fonts of formulas |
 //! | [`toasts`] | what went wrong, and what can be undone |
 //! | [`journal`] | the log |
 //! | [`parts`] | small things that several panels draw |
@@ -27,6 +30,9 @@ pub mod app;
 pub mod chat;
 pub mod command;
 pub mod experts;
+pub mod files;
+pub mod fonts;
+pub mod formula;
 pub mod journal;
 pub mod palette;
 pub mod parts;

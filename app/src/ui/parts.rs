@@ -43,7 +43,7 @@ pub fn section(ui: &mut Ui, title: &str) {
     ui.add_space(theme::GAP);
     let strong = Theme::of(ui.ctx()).strong;
     let response = ui.label(RichText::new(title).color(strong).strong());
-    ui.ctx().accesskit_node_builder(response.id, |node| node.set_role(Role::Heading));
+    named(&response, Role::Heading, title);
 }
 
 /// Draws on a card.

@@ -183,6 +183,11 @@ impl Theme {
     }
 }
 
+/// What a window is cleared with before anything is drawn.
+pub fn clear_colour(visuals: &Visuals) -> [f32; 4] {
+    (if visuals.dark_mode { DARK.page } else { LIGHT.page }).to_normalized_gamma_f32()
+}
+
 /// Fonts and spacing, scaled as the settings say.
 fn set_sizes(style: &mut egui::Style, settings: &Settings) {
     let scale = settings.font_scale;

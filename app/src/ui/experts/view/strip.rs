@@ -4,8 +4,8 @@ use std::{ops::Range, sync::Arc};
 
 use eframe::{
     egui::{
-        self, Align2, Color32, CornerRadius, EventFilter, FontId, Key, Mesh, Pos2, Rect, Response, Role, ScrollArea, Sense, Stroke,
-        StrokeKind, Ui, Vec2, WidgetInfo, epaint::TextShape, pos2, vec2,
+        self, Align2, Color32, CornerRadius, EventFilter, FontId, Key, Mesh, Pos2, Rect, Response, Role, ScrollArea, Sense,
+        Stroke, StrokeKind, Ui, Vec2, WidgetInfo, epaint::TextShape, pos2, vec2,
     },
     epaint,
 };
@@ -124,11 +124,16 @@ const COLUMN: f32 = 16.0;
 /// Height of the lane that tells prompt from answer.
 const LANE: f32 = 16.0;
 /// Room for the text of a token.
-const TEXT: f32 = 62.0;
+const TEXT: f32 = 58.0;
 /// Characters of a token's text that fit.
 const MOST_CHARACTERS: usize = 9;
 
 impl Strip {
+    /// Nothing that belongs to tokens of another source is kept.
+    pub fn forget(&mut self) {
+        (self.cursor, self.mesh) = (None, None);
+    }
+
     /// Draws the strip, as wide as there is room.
     pub fn show(&mut self, ui: &mut Ui, cx: &StripContext<'_>) -> StripResponse {
         let rows = cx.shape.rows.len().max(1);
@@ -145,10 +150,10 @@ impl Strip {
                 if ui.is_rect_visible(rect) {
                     self.paint(ui, cx, rect, columns, cell, answer.pointed);
                 }
-                if let (Some(at), true) = (answer.pointed, response.hovered()) {
-                    if let Some(row) = (cx.token)(at) {
-                        egui::Tooltip::for_widget(&response).at_pointer().show(|ui| tooltip_ui(ui, row));
-                    }
+                if let (Some(at), true) = (answer.pointed, response.hovered())
+                    && let Some(row) = (cx.token)(at)
+                {
+                    egui::Tooltip::for_widget(&response).at_pointer().show(|ui| tooltip_ui(ui, row));
                 }
             },
         );
@@ -168,7 +173,7 @@ impl Strip {
             }
         }
         if response.has_focus() && cx.count > 0 {
-            let filter = EventFilter { horizontal_arrows: true, escape: true, ..Default::default() };
+            let filter = EventFilter { horizontal_arrows: true, ..Default::default() };
             ui.memory_mut(|m| m.set_focus_lock_filter(response.id, filter));
             let now = self.cursor.or(cx.pinned).unwrap_or(last).min(last);
             let pressed = |key| ui.input(|i| i.key_pressed(key));
@@ -202,15 +207,7 @@ impl Strip {
         answer
     }
 
-    fn paint(
-        &mut self,
-        ui: &Ui,
-        cx: &StripContext<'_>,
-        rect: Rect,
-        columns: Range<usize>,
-        cell: Vec2,
-        pointed: Option<usize>,
-    ) {
+    fn paint(&mut self, ui: &Ui, cx: &StripContext<'_>, rect: Rect, columns: Range<usize>, cell: Vec2, pointed: Option<usize>) {
         let t = Theme::of(ui.ctx());
         let painter = ui.painter();
         let top = rect.top() + LANE;
@@ -278,11 +275,11 @@ impl Strip {
             origin: rect.min,
             cell,
         };
-        if let Some((made, mesh)) = &self.mesh {
-            if *made == key {
-                painter.add(egui::Shape::Mesh(Arc::clone(mesh)));
-                return;
-            }
+        if let Some((made, mesh)) = &self.mesh
+            && *made == key
+        {
+            painter.add(egui::Shape::Mesh(Arc::clone(mesh)));
+            return;
         }
         let colours = colours::amounts(cx.palette);
         let mut mesh = Mesh::default();
@@ -322,7 +319,8 @@ fn paint_lanes(ui: &Ui, cx: &StripContext<'_>, columns: &Range<usize>, column: &
     while from < columns.end {
         let Some((run, phase)) = of(from) else { break };
         let to = (from + 1..columns.end).find(|&i| of(i) != Some((run, phase))).unwrap_or(columns.end);
-        let lane = Rect::from_min_max(column(from).min, pos2(column(to - 1).right(), column(from).top() + LANE - 3.0)).shrink2(vec2(1.0, 0.0));
+        let lane = Rect::from_min_max(column(from).min, pos2(column(to - 1).right(), column(from).top() + LANE - 3.0))
+            .shrink2(vec2(1.0, 0.0));
         let (name, colour) = match phase {
             Phase::Prompt => {
                 painter.rect_stroke(lane, CornerRadius::same(3), Stroke::new(1.0, t.line), StrokeKind::Inside);

@@ -1,1 +1,0 @@
-//! Prompt packs, and the load they put on experts.

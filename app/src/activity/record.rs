@@ -1,1 +1,0 @@
-//! Recording, replay, CSV and JSON lines.

@@ -1,0 +1,122 @@
+//! From what a person has chosen to what an engine is told.
+
+use std::path::PathBuf;
+
+use pleiad_models::Config;
+use pleiad_runtime::{DeviceChoice, EngineOptions, step::PAGE};
+
+use crate::settings::LoadSettings;
+
+/// The context where nothing else is asked for, as the engine has it.
+pub const USUAL_CONTEXT: usize = 8192;
+
+/// Tokens of a prompt computed at once.
+pub(super) const CHUNK: usize = 512;
+
+/// The device that settings mean: empty or `auto`, `cpu`, `wgpu` or `wgpu:N`.
+///
+/// # Errors
+/// In words, where there is no such device.
+pub fn device(text: &str) -> Result<DeviceChoice, String> {
+    let (name, index) = match text.trim().split_once(':') {
+        Some((name, n)) => {
+            let index = n.parse::<usize>().map_err(|_| format!("\u{201c}{text}\u{201d} is no device: {n} is no number"))?;
+            (name, Some(index))
+        }
+        None => (text.trim(), None),
+    };
+    match (name, index) {
+        ("" | "auto", None) => Ok(DeviceChoice::Auto),
+        ("cpu", None) => Ok(DeviceChoice::Cpu),
+        ("wgpu", index) => Ok(DeviceChoice::Wgpu(index)),
+        ("cuda", _) => Err("This program was built without CUDA; choose a GPU by its graphics interface instead".into()),
+        _ => Err(format!("\u{201c}{text}\u{201d} is no device; there are auto, cpu, wgpu and wgpu:N")),
+    }
+}
+
+/// The context in tokens: what was chosen, else [`USUAL_CONTEXT`], but never more than the model was made for. A choice is kept
+/// when another model is opened, so one that is too long for it is shortened rather than refused.
+pub fn context(settings: &LoadSettings, config: &Config) -> usize {
+    settings.context.unwrap_or(USUAL_CONTEXT).min(config.max_positions).max(1)
+}
+
+/// Positions of the latent cache over all sessions: room for two full contexts, as the engine makes it.
+pub(super) fn positions(context: usize) -> usize {
+    context.saturating_mul(2).div_ceil(PAGE).saturating_mul(PAGE)
+}
+
+/// Where packed experts and profiles are kept between runs.
+fn directory() -> Option<PathBuf> {
+    #[cfg(not(target_arch = "wasm32"))]
+    return dirs::cache_dir().map(|d| d.join("pleiad"));
+    #[cfg(target_arch = "wasm32")]
+    None
+}
+
+/// The engine's options.
+///
+/// # Errors
+/// In words, where there is no such device.
+pub fn engine(settings: &LoadSettings, config: &Config) -> Result<EngineOptions, String> {
+    Ok(EngineOptions {
+        device: device(&settings.device)?,
+        activations: settings.activations,
+        cache: settings.cache,
+        context: Some(context(settings, config)),
+        threads: settings.threads.filter(|&n| n > 0),
+        chunk: CHUNK,
+        memory_budget: settings.memory_budget,
+        misses: settings.misses,
+        directory: directory(),
+        // The views of experts are drawn from what tokens chose.
+        trace: true,
+        ..EngineOptions::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+    use pleiad_models::Checkpoint;
+
+    use super::*;
+
+    #[test]
+    fn devices_by_name() {
+        assert_eq!(device(""), Ok(DeviceChoice::Auto));
+        assert_eq!(device("auto"), Ok(DeviceChoice::Auto));
+        assert_eq!(device("cpu"), Ok(DeviceChoice::Cpu));
+        assert_eq!(device("wgpu"), Ok(DeviceChoice::Wgpu(None)));
+        assert_eq!(device(" wgpu:2"), Ok(DeviceChoice::Wgpu(Some(2))));
+        assert!(device("cuda").unwrap_err().contains("CUDA") && device("cuda:1").unwrap_err().contains("CUDA"));
+        for bad in ["cpu:1", "auto:0", "wgpu:", "wgpu:-1", "wgpu:x", "tpu", "wgpu:1:2"] {
+            let why = device(bad).unwrap_err();
+            assert!(why.contains(bad), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_context_is_never_longer_than_the_models() {
+        let config = Checkpoint::tiny().unwrap().config;
+        let of = |n| context(&LoadSettings { context: n, ..LoadSettings::default() }, &config);
+        assert_eq!(of(None), config.max_positions.min(USUAL_CONTEXT));
+        assert_eq!([of(Some(300)), of(Some(usize::MAX)), of(Some(0))], [300, config.max_positions, 1]);
+    }
+
+    #[test]
+    fn options_are_the_settings() {
+        let config = Checkpoint::tiny().unwrap().config;
+        let settings = LoadSettings {
+            device: "cpu".into(),
+            memory_budget: Some(7),
+            context: Some(512),
+            threads: Some(0),
+            ..LoadSettings::default()
+        };
+        let options = engine(&settings, &config).unwrap();
+        assert!(options.trace && options.device == DeviceChoice::Cpu && options.threads.is_none());
+        assert_eq!((options.memory_budget, options.context, options.chunk), (Some(7), Some(512), CHUNK));
+        assert!(engine(&LoadSettings { device: "cuda".into(), ..settings }, &config).is_err());
+    }
+}

@@ -1,0 +1,228 @@
+//! What commands do, and when they can be given.
+
+use eframe::egui::{Context, ViewportCommand};
+
+use super::App;
+use crate::{
+    chats::{ChatId, Message, MessageId, Stop},
+    loading::Source,
+    settings::ThemeChoice,
+    ui::{
+        Action, Command, Page,
+        action::ExportFormat,
+        files::Want,
+    },
+};
+
+/// A step of text size.
+const TEXT_STEP: f32 = 0.1;
+
+impl App {
+    /// The commands whose shortcuts were pressed.
+    pub(super) fn commands_pressed(&mut self, ctx: &Context) -> Vec<Action> {
+        if self.covered() {
+            return Vec::new();
+        }
+        let pressed = Command::pressed(ctx, &|c| self.can(c));
+        pressed.into_iter().map(Action::Run).collect()
+    }
+
+    /// Whether something lies over the page that keys are meant for.
+    pub(super) fn covered(&self) -> bool {
+        self.picker.open || self.palette.open || self.palette.shortcuts || self.path_line.is_open()
+    }
+
+    /// Whether a command can be given now.
+    pub(super) fn can(&self, command: Command) -> bool {
+        let chat = self.chat.as_ref().and_then(|c| self.library.peek(c));
+        let said = chat.is_some_and(|c| !c.tree.is_empty());
+        let live = self.chat.as_ref().is_some_and(|c| self.talker.live(c).is_some());
+        let here = self.page == Page::Chat;
+        match command {
+            Command::Stop => live,
+            Command::RenameChat | Command::PinChat | Command::DeleteChat | Command::ExportMarkdown | Command::ExportJson => said,
+            Command::UndoDelete => !self.deleted.is_empty(),
+            Command::Regenerate => here && !live && self.last_answer().is_some() && !self.models.loaded().is_empty(),
+            Command::CopyLast => self.last_answer().is_some(),
+            Command::EditLast => here && self.last_question().is_some(),
+            Command::Continue => {
+                let ended_early = |m: &Message| m.answer.as_ref().is_some_and(|a| a.stop != Stop::End);
+                here && !live && !self.models.loaded().is_empty() && self.last_answer().is_some_and(ended_early)
+            }
+            Command::JumpToEnd => here && said,
+            Command::NextMode | Command::ClearExperts | Command::ToggleRecording => self.activity.is_some(),
+            Command::Quit => cfg!(not(target_arch = "wasm32")),
+            _ => true,
+        }
+    }
+
+    /// Does what a command says.
+    pub(super) fn run(&mut self, ctx: &Context, command: Command) {
+        if !self.can(command) {
+            return;
+        }
+        let chat = self.chat.clone();
+        match command {
+            Command::NewChat => self.new_chat(),
+            Command::PreviousChat => self.step_chat(-1),
+            Command::NextChat => self.step_chat(1),
+            Command::RenameChat => {
+                self.settings.sidebar = true;
+                self.list_over_page = true;
+                self.sidebar.rename = chat;
+            }
+            Command::PinChat => {
+                if let Some(id) = chat {
+                    let pinned = self.library.peek(&id).is_some_and(|c| c.pinned);
+                    self.library.pin(&id, !pinned);
+                }
+            }
+            Command::DeleteChat => {
+                if let Some(id) = chat {
+                    self.act(ctx, Action::Delete(id));
+                }
+            }
+            Command::UndoDelete => {
+                if let Some(id) = self.deleted.last().cloned() {
+                    self.undelete(&id);
+                }
+            }
+            Command::ExportMarkdown | Command::ExportJson => {
+                let format = if command == Command::ExportJson { ExportFormat::Json } else { ExportFormat::Markdown };
+                if let Some(id) = chat {
+                    self.export(&id, format);
+                }
+            }
+            Command::ImportChats => self.files.ask(Want::Chats),
+            Command::Search => {
+                self.settings.sidebar = true;
+                self.list_over_page = true;
+                self.sidebar.focus_search = true;
+            }
+            Command::ToggleSetup => {
+                self.setup_open = !self.setup_open;
+                self.page = Page::Chat;
+            }
+            Command::FocusInput => self.go(Page::Chat),
+            Command::Stop => self.act(ctx, Action::Stop),
+            Command::Regenerate => {
+                if let Some(id) = self.last_answer().map(|m| m.id) {
+                    self.act(ctx, Action::Regenerate(id));
+                }
+            }
+            Command::EditLast => self.chat_view.edit = self.last_question(),
+            Command::Continue => {
+                if let Some(id) = self.last_answer().map(|m| m.id) {
+                    self.act(ctx, Action::Continue(id));
+                }
+            }
+            Command::CopyLast => {
+                if let Some(text) = self.last_answer().map(|m| m.text.clone()) {
+                    self.act(ctx, Action::Copy(text));
+                }
+            }
+            Command::JumpToEnd => self.chat_view.jump_to_end = true,
+            Command::OpenPicker => self.open_picker(),
+            Command::LoadTiny => self.models.load(Source::Tiny, &self.settings.load, false),
+            Command::OpenFile => self.files.ask(Want::Model { folder: false }),
+            Command::OpenFolder => self.files.ask(Want::Model { folder: true }),
+            Command::ShowChat => self.go(Page::Chat),
+            Command::ShowExperts => self.go(Page::Experts),
+            Command::ShowPerformance => self.go(Page::Performance),
+            Command::ShowSettings => self.go(Page::Settings),
+            Command::ShowLog => self.go(Page::Log),
+            Command::ToggleSidebar => {
+                if super::layout::narrow(ctx) {
+                    self.list_over_page = !self.list_over_page;
+                } else {
+                    self.settings.sidebar = !self.settings.sidebar;
+                    self.settings_changed();
+                }
+            }
+            Command::ToggleExperts => {
+                if super::layout::narrow(ctx) {
+                    self.go(if self.page == Page::Experts { Page::Chat } else { Page::Experts });
+                } else {
+                    self.settings.experts = !self.settings.experts || self.page != Page::Chat;
+                    self.page = Page::Chat;
+                    self.settings_changed();
+                }
+            }
+            Command::NextMode => self.experts.next_mode(),
+            Command::ClearExperts => self.clear_experts(),
+            Command::ToggleRecording => self.toggle_recording(),
+            Command::ToggleTheme => {
+                let mut settings = self.settings.clone();
+                settings.theme = if ctx.theme() == eframe::egui::Theme::Dark { ThemeChoice::Light } else { ThemeChoice::Dark };
+                self.set_settings(ctx, settings);
+            }
+            Command::LargerText => self.resize_text(ctx, TEXT_STEP),
+            Command::SmallerText => self.resize_text(ctx, -TEXT_STEP),
+            Command::UsualText => self.resize_text(ctx, 1.0 - self.settings.font_scale),
+            Command::OpenPalette => self.palette.open = true,
+            Command::ShowShortcuts => self.palette.shortcuts = true,
+            Command::Quit => ctx.send_viewport_cmd(ViewportCommand::Close),
+        }
+    }
+
+    fn clear_experts(&mut self) {
+        if let Some(activity) = &mut self.activity {
+            *activity = crate::activity::Activity::new(activity.shape().clone(), crate::activity::Activity::TOKENS);
+            self.resident = Default::default();
+        }
+    }
+
+    fn toggle_recording(&mut self) {
+    }
+
+    fn resize_text(&mut self, ctx: &Context, by: f32) {
+        let mut settings = self.settings.clone();
+        settings.font_scale = (settings.font_scale + by).clamp(0.7, 2.0);
+        self.set_settings(ctx, settings);
+    }
+
+    /// Opens the conversation so many lines further down the list.
+    fn step_chat(&mut self, by: isize) {
+        let ids: Vec<ChatId> = self.library.summaries().iter().filter(|s| s.damaged.is_none()).map(|s| s.id.clone()).collect();
+        let at = self.chat.as_ref().and_then(|c| ids.iter().position(|id| id == c));
+        let next = match at {
+            Some(at) => at.checked_add_signed(by),
+            None => Some(0),
+        };
+        if let Some(id) = next.and_then(|n| ids.get(n)) {
+            self.open(id.clone());
+        }
+    }
+
+    /// The last answer that is shown.
+    fn last_answer(&self) -> Option<&Message> {
+        let chat = self.library.peek(self.chat.as_ref()?)?;
+        chat.tree.get(chat.tree.leaf()?).filter(|m| m.answer.is_some())
+    }
+
+    /// The last question that is shown.
+    fn last_question(&self) -> Option<MessageId> {
+        let chat = self.library.peek(self.chat.as_ref()?)?;
+        let path = chat.tree.path();
+        path.iter().rev().copied().find(|&id| chat.tree.get(id).is_some_and(|m| m.role == pleiad_models::Role::User))
+    }
+
+    /// Takes files that were dropped on the window.
+    pub(super) fn take_dropped(&mut self, ctx: &Context, out: &mut Vec<Action>) {
+        let dropped = ctx.input(|i| i.raw.dropped_files.clone());
+        for file in dropped {
+            let path = file.path();
+            let is = |extension: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension));
+            let want = match (is("csv"), is("json") || is("jsonl")) {
+                (true, _) => Some(Want::Trace),
+                (_, true) => Some(Want::Chats),
+                _ => None,
+            };
+            match (want, Source::of(&path.display().to_string())) {
+                (Some(want), _) => self.files.typed(want, &path.display().to_string()),
+                (None, Some(source)) => out.push(Action::Examine(source)),
+                (None, None) => out.push(Action::Complain(format!("{}: nothing can be done with this", path.display()))),
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Sizes and devices as people type them.
+
+use crate::ui::parts;
+
+/// Units of sizes, largest first.
+const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// A number of bytes, as "6GiB" or "512 MiB"; empty: `None`.
+///
+/// # Errors
+/// In words, where it is no size.
+pub(super) fn size(text: &str) -> Result<Option<u64>, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let one: f64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1_048_576.0,
+        "g" | "gib" => 1_073_741_824.0,
+        "t" | "tib" => 1_099_511_627_776.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        other => return Err(format!("\"{other}\" is no unit; use KiB, MiB, GiB or TiB")),
+    };
+    let number: f64 = number.parse().map_err(|_| "Use a number and a unit, as in 6 GiB or 512 MiB".to_owned())?;
+    let bytes = number * one;
+    if bytes < 1.0 {
+        return Err("Use more than nothing, or leave it empty".to_owned());
+    }
+    // Saturates: more than there can be is no limit.
+    Ok(Some(bytes as u64))
+}
+
+/// The text that [`size`] reads as these bytes, where a short one does; else rounded.
+pub(super) fn size_text(bytes: Option<u64>) -> String {
+    let Some(bytes) = bytes else { return String::new() };
+    match UNITS.iter().find(|(_, one)| bytes >= *one && bytes % one == 0 && bytes / one < 10_240) {
+        Some((unit, one)) => format!("{} {unit}", bytes / one),
+        None => parts::bytes(bytes),
+    }
+}
+
+/// A device as the command line names it; empty: the best.
+///
+/// # Errors
+/// In words, where there is none of that name.
+pub(super) fn device(text: &str) -> Result<String, String> {
+    let text = text.trim().to_ascii_lowercase();
+    let numbered = text.strip_prefix("wgpu:").is_some_and(|n| n.parse::<usize>().is_ok());
+    if numbered || ["", "auto", "cpu", "wgpu"].contains(&text.as_str()) {
+        Ok(text)
+    } else {
+        Err("Use auto, cpu, wgpu or wgpu:N".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written() {
+        for (text, bytes) in
+            [("6GiB", 6 << 30), ("512 MiB", 512 << 20), (" 1.5g ", 3 << 29), ("4096", 4096), ("2 GB", 2_000_000_000)]
+        {
+            assert_eq!(size(text).unwrap(), Some(bytes), "{text}");
+        }
+        assert_eq!(size("").unwrap(), None);
+        for text in ["GiB", "-1 GiB", "0", "1.2.3 G", "6 gibibytes", "nan"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        for text in ["", "6 GiB", "512 MiB", "1 KiB", "3 TiB"] {
+            assert_eq!(size_text(size(text).unwrap()), text);
+        }
+        assert_eq!(size_text(Some(2_000_000_000)), "1.9 GiB");
+    }
+
+    #[test]
+    fn devices_are_checked() {
+        for good in ["", "auto", "CPU", "wgpu", "wgpu:3"] {
+            assert_eq!(device(good).unwrap(), good.to_ascii_lowercase());
+        }
+        for bad in ["gpu", "cpu:1", "wgpu:", "wgpu:x", "wgpu:-1"] {
+            assert!(device(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The experts beside the conversation: what the grid counts is what the engine routed, and words and tokens are linked.
+
+use eframe::egui::{Key, accesskit::Role};
+use egui_kittest::kittest::Queryable as _;
+use pleiad_app::{
+    activity::Phase,
+    ui::{Action, Page},
+};
+
+use crate::stage::{ask_and_wait, ctrl, last, ready, until};
+
+#[test]
+fn the_grid_counts_what_was_routed() {
+    let mut harness = ready("counts");
+    let before = harness.render().unwrap();
+    ask_and_wait(&mut harness, "What is 47 + 85?");
+    let activity = harness.state().activity().unwrap();
+    let shape = activity.shape().clone();
+    let stats = last(harness.state()).answer.as_ref().unwrap().stats.unwrap();
+    // The last token sampled is not computed; the prompt is, but for what the cache held.
+    let computed = stats.prompt_tokens - stats.reused_tokens + stats.generated_tokens - 1;
+    for row in 0..shape.rows.len() {
+        let sum: u64 = (0..shape.experts).map(|e| activity.count(pleiad_app::activity::Cell { row, expert: e })).sum();
+        // Steps submitted ahead of an end token may have been routed, and are not counted as generated.
+        assert!(sum.is_multiple_of(shape.top_k as u64) && (sum / shape.top_k as u64).abs_diff(computed as u64) <= 1, "row {row}: {sum}");
+    }
+    assert_ne!(before.as_raw(), harness.render().unwrap().as_raw());
+    assert!(harness.query_all_by_role(Role::GraphicsObject).chain(harness.query_all_by_role(Role::Grid)).next().is_some() || harness.query_all_by_label_contains("Experts,").next().is_some());
+}
+
+#[test]
+fn tokens_know_their_words() {
+    let mut harness = ready("words");
+    let answer = ask_and_wait(&mut harness, "What is the capital of France?");
+    let message = last(harness.state()).id;
+    let activity = harness.state().activity().unwrap();
+    let mut spelt = String::new();
+    for row in activity.tokens().iter().filter(|t| t.phase == Phase::Answer) {
+        let (_, of) = row.message.clone().unwrap();
+        assert_eq!(of, message);
+        assert_eq!(answer[row.bytes.clone()], row.text);
+        spelt.push_str(&row.text);
+    }
+    assert_eq!(spelt, answer);
+}
+
+#[test]
+fn hovering_a_word_lights_its_experts() {
+    let mut harness = ready("hover");
+    let answer = ask_and_wait(&mut harness, "What is the capital of France?");
+    let word = answer.split_whitespace().next().unwrap().to_owned();
+    let label = harness.query_all_by_label_contains(&word).find(|n| n.rect().width() > 20.0).unwrap();
+    let at = label.rect().left_top() + eframe::egui::vec2(8.0, 8.0);
+    harness.hover_at(at);
+    harness.run_steps(4);
+    let pointed = harness.state().pointed().cloned().expect("nothing is pointed at");
+    assert!(answer[pointed.bytes.clone()].contains(word.trim_matches(|c: char| !c.is_alphanumeric())), "{pointed:?} in {answer}");
+}
+
+#[test]
+fn prompt_packs_are_read_and_compared() {
+    let mut harness = ready("packs");
+    let ctx = harness.ctx.clone();
+    harness.state_mut().give(&ctx, Action::Go(Page::Experts));
+    harness.run_steps(3);
+    let texts = vec![("Code".to_owned(), "fn main() { println!(\"{}\", 1 + 1); }".to_owned()), ("Sums".to_owned(), "What is 2 + 2?".to_owned())];
+    let before: u64 = total(harness.state());
+    harness.state_mut().give(&ctx, Action::Survey(texts));
+    until(&mut harness, "the packs", |app| app.surveys_done() == 2);
+    // Reading packs is not counted as what the conversation did.
+    assert_eq!(total(harness.state()), before);
+}
+
+fn total(app: &pleiad_app::ui::App) -> u64 {
+    let activity = app.activity().unwrap();
+    let shape = activity.shape();
+    (0..shape.rows.len()).flat_map(|row| (0..shape.experts).map(move |expert| pleiad_app::activity::Cell { row, expert })).map(|c| activity.count(c)).sum()
+}
+
+#[test]
+fn every_way_of_showing_them_draws() {
+    let mut harness = ready("modes");
+    ask_and_wait(&mut harness, "What is 3 + 5?");
+    let mut pictures = Vec::new();
+    for _ in 0..8 {
+        harness.key_press(Key::F6);
+        harness.run_steps(4);
+        pictures.push(harness.render().unwrap().into_raw());
+    }
+    let distinct = pictures.iter().enumerate().filter(|(i, p)| pictures[..*i].iter().all(|o| o != *p)).count();
+    assert!(distinct >= 7, "{distinct} of 8 look different");
+    ctrl(&mut harness, Key::E);
+    assert!(harness.query_all_by_label_contains("Experts,").next().is_none());
+}

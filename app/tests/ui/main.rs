@@ -1,0 +1,11 @@
+//! The app as a person uses it, without a window: real engine, real storage, drawn by whatever GPU there is (lavapipe always).
+
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+mod answers;
+mod conversations;
+mod crash;
+mod experts;
+mod pages;
+mod pictures;
+mod stage;
