@@ -19,7 +19,7 @@ use crate::{
     },
     loading::Source,
     settings::{LoadSettings, Settings, WindowPlace},
-    ui::{App, app::Start},
+    ui::{App, app::Start, experts::paint},
 };
 
 /// The size of a window that has not been opened before, in points.
@@ -65,7 +65,7 @@ pub fn run(options: Options) -> Result<()> {
             model: options.model,
             load: options.load,
             setup: options.setup,
-            gpu: cc.wgpu_render_state.is_some(),
+            gpu: cc.wgpu_render_state.as_ref().is_some_and(|state| paint::install(&cc.egui_ctx, state)),
         };
         Ok(Box::new(App::new(&cc.egui_ctx, start)))
     };

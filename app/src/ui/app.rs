@@ -95,6 +95,8 @@ pub struct App {
     chat: Option<ChatId>,
     deleted: Vec<ChatId>,
     setup_open: bool,
+    /// Changes to how answers are made that are not written yet: letters of a system prompt come one by one.
+    setup_unsaved: Option<(ChatId, Setup, Instant)>,
     /// In a narrow window the list covers the page.
     list_over_page: bool,
     /// What the first model to be loaded could not be, in words.
@@ -150,6 +152,7 @@ impl App {
             chat: None,
             deleted: Vec::new(),
             setup_open: false,
+            setup_unsaved: None,
             list_over_page: false,
             problem: None,
             examined: None,
@@ -197,6 +200,11 @@ impl App {
     /// Takes what engines, loaders and dialogs have said: before each frame, and while the window is hidden.
     pub fn tick(&mut self, ctx: &Context) {
         self.hear(ctx);
+        if self.setup_unsaved.as_ref().is_some_and(|(_, _, at)| at.elapsed() >= SETTLE) {
+            self.settle_setup();
+        } else if self.setup_unsaved.is_some() {
+            ctx.request_repaint_after(SETTLE);
+        }
         if self.talker.busy() {
             ctx.request_repaint_after(LIVE_FRAME);
         }
@@ -349,6 +357,13 @@ impl App {
         self.toasts.add(Tone::Problem, text, None);
     }
 
+    /// Writes how answers are made, if that has changed.
+    fn settle_setup(&mut self) {
+        if let Some((chat, setup, _)) = self.setup_unsaved.take() {
+            self.library.set_setup(&chat, setup);
+        }
+    }
+
     fn settings_changed(&mut self) {
         self.unsaved = Some(Instant::now());
     }
@@ -371,6 +386,7 @@ impl eframe::App for App {
     }
 
     fn on_exit(&mut self) {
+        self.settle_setup();
         self.settings.chat = self.chat.as_ref().map(|c| c.0.clone());
         self.save_settings();
     }

@@ -20,6 +20,7 @@
 //! | [`palette`] | the command palette, and the list of shortcuts |
 //! | [`files`] | files that a person chooses |
 //! | [`formula`] | formulas in TeX, typeset |
+//! | [`icons`] | icons as lines |
 //! | [`fonts`] | the fonts of formulas |
 //! | [`toasts`] | what went wrong, and what can be undone |
 //! | [`journal`] | the log |
@@ -33,6 +34,7 @@ pub mod experts;
 pub mod files;
 pub mod fonts;
 pub mod formula;
+pub mod icons;
 pub mod journal;
 pub mod palette;
 pub mod parts;

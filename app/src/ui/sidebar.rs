@@ -4,10 +4,8 @@
 //! |---|---|
 //! | [`list`] | groups, rows, their menus, and the editor of a title |
 //! | [`hits`] | what a search has found |
-//! | [`icons`] | icons as lines |
 
 mod hits;
-pub(super) mod icons;
 mod list;
 #[cfg(test)]
 mod tests;
@@ -19,9 +17,8 @@ use eframe::egui::{
     Role, Sense, TextEdit, TextStyle, TextWrapMode, Ui, Vec2, WidgetText,
 };
 
-use super::{Action, Command, Page, Theme, parts, theme};
+use super::{Action, Command, Page, Theme, icons::Icon, parts, theme};
 use crate::chats::{ChatId, Hit, Summary};
-use icons::Icon;
 
 /// What the list is drawn from.
 pub struct SidebarContext<'a> {
@@ -37,6 +34,8 @@ pub struct SidebarContext<'a> {
     pub model: Option<&'a str>,
     /// Where it runs.
     pub device: Option<&'a str>,
+    /// The page that is shown.
+    pub page: Page,
     /// Now, in milliseconds since 1970.
     pub now_ms: u64,
 }
@@ -161,7 +160,7 @@ fn footer_ui(ui: &mut Ui, cx: &SidebarContext<'_>, out: &mut Vec<Action>) {
             (Page::Settings, Icon::Settings, "Settings", Command::ShowSettings),
             (Page::Log, Icon::Log, "Log", Command::ShowLog),
         ] {
-            if icon.button(ui, name, &command.tooltip(ui.ctx())).clicked() {
+            if icon.toggle(ui, cx.page == page, name, &command.tooltip(ui.ctx())).clicked() {
                 out.push(Action::Go(page));
             }
         }

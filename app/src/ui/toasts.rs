@@ -3,7 +3,7 @@
 use eframe::egui::{self, Align2, Area, Button, Context, Frame, Id, Label, Order, RichText, Role, Stroke, Ui, Vec2, accesskit};
 use web_time::{Duration, Instant};
 
-use super::{Action, Theme, parts, sidebar::icons::Icon, theme};
+use super::{Action, Theme, icons::Icon, parts, theme};
 
 /// Seconds that a note stays.
 const STAYS: f64 = 4.0;

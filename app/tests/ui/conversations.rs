@@ -90,11 +90,11 @@ fn a_full_disk_is_told_and_costs_nothing_that_was_said() {
     let disk = Memory::default();
     let mut harness = Stage::default().open_on(Box::new(disk.clone()), &folder("full"));
     loaded(&mut harness);
-    disk.fill();
+    disk.set_room(Some(0));
     let answer = ask_and_wait(&mut harness, "What is 9 + 9?");
     assert!(!answer.is_empty());
     assert!(harness.query_all_by_label_contains("full").next().is_some(), "nobody was told");
-    disk.free();
+    disk.set_room(None);
     ask_and_wait(&mut harness, "What is 1 + 2?");
     let said: Vec<_> = shown(harness.state()).iter().map(|m| m.text.clone()).collect();
     let id = chat(harness.state()).id.clone();

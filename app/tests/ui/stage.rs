@@ -13,7 +13,7 @@ use pleiad_app::{
     chats::{Chat, Message, Sampling, Setup, Stop, storage::{Folder, Storage}},
     loading::Source,
     settings::{LoadSettings, Settings, ThemeChoice},
-    ui::{App, app::Start, files::{Files, Got, Want}},
+    ui::{App, app::Start, experts::paint, files::{Files, Got, Want}},
 };
 use pleiad_models::Role;
 
@@ -103,7 +103,7 @@ impl Stage {
             .with_max_steps(64)
             .wgpu()
             .build_eframe(move |cc| {
-                let start = Start { chats, settings, files: Box::new(hands), model: Some(model), load: None, setup, gpu: cc.wgpu_render_state.is_some() };
+                let start = Start { chats, settings, files: Box::new(hands), model: Some(model), load: None, setup, gpu: cc.wgpu_render_state.as_ref().is_some_and(|state| paint::install(&cc.egui_ctx, state)) };
                 App::new(&cc.egui_ctx, start)
             });
         harness.step();

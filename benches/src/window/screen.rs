@@ -19,6 +19,7 @@ use pleiad_app::{
     ui::{
         App,
         app::Start,
+        experts::paint,
         files::NoFiles,
     },
 };
@@ -71,6 +72,7 @@ impl Screen {
         });
         let target = texture.create_view(&wgpu::TextureViewDescriptor::default());
         let ctx = egui::Context::default();
+        let gpu = paint::install(&ctx, &state);
         let mut storage = Memory::default();
         settings.write(&mut storage)?;
         let start = Start {
@@ -80,7 +82,7 @@ impl Screen {
             model: Some(Source::Tiny),
             load: None,
             setup: Some(setup),
-            gpu: true,
+            gpu,
         };
         let app = App::new(&ctx, start);
         Ok(Self { ctx, app, state, target, begun: Instant::now(), frames: 0, events: Vec::new() })

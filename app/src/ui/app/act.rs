@@ -17,6 +17,9 @@ use crate::{
 impl App {
     /// Carries out what a panel asked for.
     pub(super) fn act(&mut self, ctx: &Context, action: Action) {
+        if !matches!(action, Action::SetSetup(_)) {
+            self.settle_setup();
+        }
         match action {
             Action::Run(command) => self.run(ctx, command),
             Action::Go(page) => self.go(page),
@@ -47,7 +50,9 @@ impl App {
             }
             Action::Rate(message, rating) => self.with_chat(|app, chat| app.library.rate(chat, message, rating)),
             Action::Show(message) => self.with_chat(|app, chat| app.library.show(chat, message)),
-            Action::SetSetup(setup) => self.with_chat(|app, chat| app.library.set_setup(chat, setup)),
+            Action::SetSetup(setup) => {
+                self.with_chat(|app, chat| app.setup_unsaved = Some((chat.clone(), setup, web_time::Instant::now())));
+            }
 
             Action::OpenPicker => self.open_picker(),
             Action::ChooseModel { folder } => self.files.ask(Want::Model { folder }),

@@ -9,6 +9,7 @@ use crate::{
     settings::ThemeChoice,
     ui::{
         Action, Command, Page,
+        chat::ChatView,
         action::ExportFormat,
         files::Want,
     },
@@ -23,7 +24,10 @@ impl App {
         if self.covered() {
             return Vec::new();
         }
-        let pressed = Command::pressed(ctx, &|c| self.can(c));
+        // Escape closes what is open in the page before it stops an answer.
+        let typing = ctx.memory(|m| m.focused()).is_some_and(|id| id != ChatView::input_id());
+        let escape_taken = self.chat_view.takes_escape() || typing || ctx.any_popup_open();
+        let pressed = Command::pressed(ctx, &|c| self.can(c) && !(c == Command::Stop && escape_taken));
         pressed.into_iter().map(Action::Run).collect()
     }
 
@@ -167,12 +171,14 @@ impl App {
 
     fn clear_experts(&mut self) {
         if let Some(activity) = &mut self.activity {
-            *activity = crate::activity::Activity::new(activity.shape().clone(), crate::activity::Activity::TOKENS);
-            self.resident = Default::default();
+            activity.clear();
         }
     }
 
     fn toggle_recording(&mut self) {
+        if let Some(activity) = &mut self.activity {
+            self.experts.toggle_recording(activity);
+        }
     }
 
     fn resize_text(&mut self, ctx: &Context, by: f32) {

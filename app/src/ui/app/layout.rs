@@ -11,7 +11,8 @@ use crate::{
         Action, Command, Page, Theme,
         chat::ChatContext,
         experts::ExpertsContext,
-        parts::{icon_button, icon_toggle, muted},
+        icons::Icon,
+        parts::muted,
         performance::PerformanceContext,
         picker::PickerContext,
         preferences::preferences_ui,
@@ -41,7 +42,7 @@ impl App {
         if list && narrow {
             CentralPanel::default().frame(panel).show(ui, |ui| {
                 ui.with_layout(Layout::right_to_left(Align::Min), |ui| {
-                    if icon_button(ui, "\u{2716}", "Close the list", "Back to the page").clicked() {
+                    if Icon::Close.button(ui, "Close the list", "Back to the page").clicked() {
                         self.list_over_page = false;
                     }
                 });
@@ -123,6 +124,7 @@ impl App {
             hits: &self.found.2,
             model: model.map(|m| m.name.as_str()),
             device: model.map(|m| m.engine.info().device.as_str()),
+            page: self.page,
             now_ms: now_ms(),
         };
         self.sidebar.show(ui, &cx, out);
@@ -132,26 +134,26 @@ impl App {
     fn bar_ui(&mut self, ui: &mut Ui, narrow: bool, out: &mut Vec<Action>) {
         let tip = |ui: &Ui, c: Command| c.tooltip(ui.ctx());
         ui.horizontal(|ui| {
-            if icon_button(ui, "\u{2630}", Command::ToggleSidebar.name(), &tip(ui, Command::ToggleSidebar)).clicked() {
+            if Icon::List.button(ui, Command::ToggleSidebar.name(), &tip(ui, Command::ToggleSidebar)).clicked() {
                 out.push(Action::Run(Command::ToggleSidebar));
             }
             if self.page != Page::Chat
-                && icon_button(ui, "\u{2b05}", "Back to the conversation", &tip(ui, Command::ShowChat)).clicked()
+                && Icon::Back.button(ui, "Back to the conversation", &tip(ui, Command::ShowChat)).clicked()
             {
                 out.push(Action::Go(Page::Chat));
             }
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                 let chat = self.page == Page::Chat;
-                if icon_button(ui, "\u{1f50d}", Command::OpenPalette.name(), &tip(ui, Command::OpenPalette)).clicked() {
+                if Icon::Search.button(ui, Command::OpenPalette.name(), &tip(ui, Command::OpenPalette)).clicked() {
                     out.push(Action::Run(Command::OpenPalette));
                 }
                 let experts = if narrow { self.page == Page::Experts } else { chat && self.settings.experts };
-                if icon_toggle(ui, experts, "\u{25a6}", Command::ToggleExperts.name(), &tip(ui, Command::ToggleExperts)).clicked()
+                if Icon::Experts.toggle(ui, experts, Command::ToggleExperts.name(), &tip(ui, Command::ToggleExperts)).clicked()
                 {
                     out.push(Action::Run(Command::ToggleExperts));
                 }
                 let on = chat && self.setup_open;
-                if icon_toggle(ui, on, "\u{2699}", Command::ToggleSetup.name(), &tip(ui, Command::ToggleSetup)).clicked() {
+                if Icon::Setup.toggle(ui, on, Command::ToggleSetup.name(), &tip(ui, Command::ToggleSetup)).clicked() {
                     out.push(Action::Run(Command::ToggleSetup));
                 }
                 self.model_button_ui(ui, out);
@@ -243,7 +245,11 @@ impl App {
     }
 
     fn setup_ui(&mut self, ui: &mut Ui, out: &mut Vec<Action>) {
-        let Some(setup) = self.chat.as_ref().and_then(|id| self.library.chat(id)).map(|c| c.setup.clone()) else { return };
+        let Some(chat) = self.chat.as_ref().and_then(|id| self.library.chat(id)) else { return };
+        let setup = match &self.setup_unsaved {
+            Some((id, setup, _)) if *id == chat.id => setup.clone(),
+            _ => chat.setup.clone(),
+        };
         let models: Vec<(String, String)> = self.models.loaded().iter().map(|m| (m.key(), m.name.clone())).collect();
         let cx = SetupContext {
             setup: &setup,

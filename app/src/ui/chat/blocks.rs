@@ -367,7 +367,8 @@ mod tests {
 
     #[test]
     fn code_tables_lists_and_formulas_are_told_apart() {
-        let text = "Look:\n```py\nx = 1\n\ny\n```\n\n1. a\n\n   b\n\n1. c\n   ```\n   z\n   ```\n2. d\nP\n| q |\n|---|\n\n$$x$$\n";
+        let text =
+            "Look:\n```py\nx = 1\n\ny\n```\n\n1. a\n\n   b\n\n1. c\n   ```\n   z\n   ```\n2. d\nP\n| q |\n|---|\n\n$$x$$\n";
         let shown: Vec<(&str, usize)> = whole(text)
             .iter()
             .map(|b| match &b.kind {
@@ -376,8 +377,15 @@ mod tests {
                 Kind::Text => (&text[b.range.clone()], b.inset),
             })
             .collect();
-        let expected =
-            [("Look:", 0), ("x = 1\n\ny", 0), ("1. a\n\n   b\n\n1. c", 0), ("   z", 3), ("2. d\nP", 0), ("| q |\n|---|", 0), ("x", 0)];
+        let expected = [
+            ("Look:", 0),
+            ("x = 1\n\ny", 0),
+            ("1. a\n\n   b\n\n1. c", 0),
+            ("   z", 3),
+            ("2. d\nP", 0),
+            ("| q |\n|---|", 0),
+            ("x", 0),
+        ];
         assert_eq!(shown, expected);
     }
 

@@ -68,7 +68,8 @@ impl Highlighter {
         let (Some(syntax), Some(colours)) = (syntaxes.find_syntax_by_token(&look.lang), colours) else {
             return LayoutJob::single_section(text.to_owned(), plain);
         };
-        let kept = self.blocks.remove(&id).filter(|p| p.look == look && p.text.get(..p.done).is_some_and(|d| text.starts_with(d)));
+        let kept =
+            self.blocks.remove(&id).filter(|p| p.look == look && p.text.get(..p.done).is_some_and(|d| text.starts_with(d)));
         let mut p = kept.unwrap_or_else(|| Painted {
             look,
             text: String::new(),

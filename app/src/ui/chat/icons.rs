@@ -21,16 +21,8 @@ pub(super) enum Icon {
 }
 
 /// Points on a field of 16 by 16.
-const THUMB: &[(f32, f32)] = &[
-    (5.0, 7.5),
-    (7.6, 2.5),
-    (9.4, 3.3),
-    (9.0, 6.5),
-    (13.3, 6.5),
-    (12.2, 13.2),
-    (5.0, 13.2),
-    (5.0, 7.5),
-];
+const THUMB: &[(f32, f32)] =
+    &[(5.0, 7.5), (7.6, 2.5), (9.4, 3.3), (9.0, 6.5), (13.3, 6.5), (12.2, 13.2), (5.0, 13.2), (5.0, 7.5)];
 
 fn paint(painter: &Painter, rect: Rect, icon: Icon, color: Color32) {
     let scale = rect.width() / 16.0;
@@ -94,8 +86,23 @@ pub(super) fn button(ui: &mut Ui, icon: Icon, name: &str, tooltip: &str, on: Opt
     let t = Theme::of(ui.ctx());
     let response = cell(ui, icon, Vec2::splat(26.0), theme::ROUND_SMALL.into(), |hovered, enabled| {
         let pressed = on == Some(true);
-        let fill = if pressed { t.accent_soft } else if hovered && enabled { t.raised } else { Color32::TRANSPARENT };
-        (fill, if pressed { t.accent } else if hovered { t.strong } else { t.muted })
+        let fill = if pressed {
+            t.accent_soft
+        } else if hovered && enabled {
+            t.raised
+        } else {
+            Color32::TRANSPARENT
+        };
+        (
+            fill,
+            if pressed {
+                t.accent
+            } else if hovered {
+                t.strong
+            } else {
+                t.muted
+            },
+        )
     });
     let enabled = response.enabled();
     response.widget_info(|| match on {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use eframe::egui::{Id, Key, Layout, Modifiers, Rect, ScrollArea, TextStyle, Ui, UiBuilder, Vec2, pos2, scroll_area};
+use eframe::egui::{Id, Key, Layout, Modifiers, Rangef, Rect, ScrollArea, TextStyle, Ui, UiBuilder, Vec2, pos2, scroll_area};
 
 use super::super::theme;
 use crate::chats::{Message, MessageId, Tree};
@@ -126,9 +126,8 @@ impl List {
         let available = ui.available_rect_before_wrap();
         let size = TextStyle::Body.resolve(ui.style()).size;
         // The bar has its place whether or not it is shown: text that is laid out anew because of a bar is restless.
-        let bar = ui.spacing().scroll.allocated_width();
-        let width = (available.width() - bar - 2.0 * theme::PAD).clamp(60.0, theme::READING_WIDTH);
-        let left = available.left() + ((available.width() - bar - width) / 2.0).max(theme::PAD);
+        let column = column(ui, available);
+        let (left, width) = (column.min, column.span());
 
         self.tops.clear();
         let mut y = EDGE;
@@ -171,6 +170,11 @@ impl List {
 
     /// Pages that the keyboard asks to move by.
     fn page_keys(&self, ui: &Ui) -> Option<f32> {
+        // Another field may have a use for these keys.
+        let focused = ui.memory(|m| m.focused());
+        if focused.is_some_and(|f| f != super::composer::id()) && ui.ctx().egui_wants_keyboard_input() {
+            return None;
+        }
         ui.input_mut(|i| {
             if i.consume_key(Modifiers::NONE, Key::PageUp) {
                 Some(-1.0)
@@ -261,6 +265,14 @@ impl List {
         let i = if near { i.max(self.placed) } else { i };
         self.anchor = shown.get(i).zip(self.tops.get(i)).map(|(s, top)| (s.message.id, self.offset - top));
     }
+}
+
+/// Where running text stands, from left to right.
+pub(super) fn column(ui: &Ui, area: Rect) -> Rangef {
+    let room = area.width() - ui.spacing().scroll.allocated_width();
+    let width = (room - 2.0 * theme::PAD).clamp(60.0, theme::READING_WIDTH);
+    let left = area.left() + ((room - width) / 2.0).max(theme::PAD);
+    Rangef::new(left, left + width)
 }
 
 fn finish(ui: &Ui, changed: bool, end: Option<f32>) -> Option<f32> {

@@ -65,6 +65,8 @@ impl Renderer {
         let seen = ui.clip_rect().expand(MARGIN);
         let count = document.blocks.list.len();
         ui.spacing_mut().item_spacing.y = theme::GAP;
+        // Rows of text, not of buttons: else marks of lists stand above their text.
+        ui.spacing_mut().interact_size.y = ui.text_style_height(&TextStyle::Body);
         for (i, (block, height)) in document.blocks.list.iter().zip(&mut document.heights).enumerate() {
             let last = place.live && i + 1 == count;
             let mut hasher = DefaultHasher::new();

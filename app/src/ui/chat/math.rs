@@ -137,9 +137,36 @@ const SYMBOLS: &[(&str, &str)] = &[
 
 /// Commands that only change how something is set, or how large.
 const SILENT: &[&str] = &[
-    "left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "displaystyle", "textstyle", "limits", "nolimits", "text",
-    "textbf", "textit", "mathrm", "mathbf", "mathit", "mathcal", "mathbb", "mathsf", "operatorname", "boxed", "vec", "hat",
-    "bar", "tilde", "overline", "mathfrak", "boldsymbol",
+    "left",
+    "right",
+    "big",
+    "Big",
+    "bigg",
+    "Bigg",
+    "bigl",
+    "bigr",
+    "displaystyle",
+    "textstyle",
+    "limits",
+    "nolimits",
+    "text",
+    "textbf",
+    "textit",
+    "mathrm",
+    "mathbf",
+    "mathit",
+    "mathcal",
+    "mathbb",
+    "mathsf",
+    "operatorname",
+    "boxed",
+    "vec",
+    "hat",
+    "bar",
+    "tilde",
+    "overline",
+    "mathfrak",
+    "boldsymbol",
 ];
 
 /// The TeX source as text: commands as characters, fractions with a slash, powers and indices raised or lowered where there are
@@ -274,7 +301,9 @@ fn command(rest: &mut &str, out: &mut String, depth: usize) {
 
 /// In brackets, unless it is one thing.
 fn bracketed(text: &str) -> String {
-    let simple = text.chars().all(|c| c.is_numeric() || c == '.') || text.chars().count() == 1;
+    let number = text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let letter = text.chars().skip(1).all(|c| "⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉′".contains(c));
+    let simple = number || letter;
     if simple { text.to_owned() } else { format!("({text})") }
 }
 
@@ -282,7 +311,8 @@ fn bracketed(text: &str) -> String {
 fn script(text: &str, mark: char) -> String {
     const FROM: &str = "0123456789";
     let to = if mark == '^' { "⁰¹²³⁴⁵⁶⁷⁸⁹" } else { "₀₁₂₃₄₅₆₇₈₉" };
-    let raised: Option<String> = text.chars().map(|c| FROM.chars().position(|f| f == c).and_then(|i| to.chars().nth(i))).collect();
+    let raised: Option<String> =
+        text.chars().map(|c| FROM.chars().position(|f| f == c).and_then(|i| to.chars().nth(i))).collect();
     match raised {
         Some(raised) if !text.is_empty() => raised,
         _ if text == "′" => text.to_owned(),
@@ -304,6 +334,7 @@ mod tests {
             (r"\text{if } x \in A", "if x ∈ A"),
             (r"\left( \frac{1}{2} \right)", "( 1/2 )"),
             (r"\sqrt[3]{8}", "³√8"),
+            (r"\sqrt{x^2}", "√x²"),
             (r"f'(x) \to \infty", "f'(x) → ∞"),
             (r"日本\frac{dx}{2}", "日本(dx)/2"),
             (r"\", ""),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use eframe::egui::{
     Align, Button, Frame, Id, Key, Label, Layout, Margin, ProgressBar, Rect, RichText, Role, Stroke, StrokeKind, TextEdit,
-    TextStyle, Ui, UiBuilder, Vec2, WidgetInfo, pos2,
+    TextStyle, Ui, UiBuilder, Vec2, pos2,
 };
 use pleiad_models::Role as Speaker;
 
@@ -14,6 +14,7 @@ use super::{
     icons::{self, Icon},
     list::Shown,
     markdown::{Document, Place, Renderer},
+    reasoning::{fold_header, thought_ui, thought_words},
     segments::{Segment, segments},
     stats,
     words::Link,
@@ -171,9 +172,12 @@ impl Messages {
                     let seconds = message.answer.as_ref().and_then(|a| a.thought_seconds).filter(|_| first_thought);
                     let words = thought_words(segment.closed || !growing, live, seconds);
                     first_thought = false;
-                    let open = self.folds.entry((message.id, i)).or_insert(cx.settings.unfold_reasoning);
-                    fold_header(ui, &words, open);
-                    if *open && !text.trim().is_empty() {
+                    let mut open = self.folds.get(&(message.id, i)).copied().unwrap_or(cx.settings.unfold_reasoning);
+                    if fold_header(ui, &words, open) {
+                        open = !open;
+                        self.folds.insert((message.id, i), open);
+                    }
+                    if open && !text.trim().is_empty() {
                         thought_ui(ui, |ui| self.renderer.ui(ui, document, place, &mut link, said.out));
                     }
                 } else {
@@ -208,7 +212,8 @@ impl Messages {
                 (total.saturating_sub(done)) as f64 / speed
             });
             let left = left.map_or_else(String::new, |s| format!(", about {} left", parts::seconds(s)));
-            let words = format!("Reading the prompt, {} of {} tokens{left}", parts::count(done as u64), parts::count(total as u64));
+            let words =
+                format!("Reading the prompt, {} of {} tokens{left}", parts::count(done as u64), parts::count(total as u64));
             ui.label(parts::muted(ui, &words));
             let share = done as f32 / total as f32;
             let bar = ui.add(ProgressBar::new(share).desired_width(ui.available_width().min(320.0)).desired_height(6.0));
@@ -348,8 +353,7 @@ fn waits(cx: &ChatContext<'_>) -> bool {
 pub(super) fn answer_text(message: &Message) -> String {
     let thinking = message.answer.as_ref().is_some_and(|a: &Answer| a.thinking);
     let parts = segments(&message.text, thinking, false);
-    let text: String =
-        parts.iter().filter(|s| !s.thought).filter_map(|s| message.text.get(s.range.clone())).collect();
+    let text: String = parts.iter().filter(|s| !s.thought).filter_map(|s| message.text.get(s.range.clone())).collect();
     if text.trim().is_empty() { message.text.clone() } else { text.trim().to_owned() }
 }
 
@@ -408,59 +412,11 @@ fn author_ui(ui: &mut Ui, cx: &ChatContext<'_>, message: &Message) {
     });
 }
 
-/// The line above reasoning.
-fn thought_words(over: bool, live: Option<&Live>, seconds: Option<f64>) -> String {
-    if !over {
-        return match live.map(|l| l.stage) {
-            Some(Stage::Thinking { seconds }) => format!("Thinking... {}", parts::seconds(seconds)),
-            _ => "Thinking...".to_owned(),
-        };
-    }
-    seconds.map_or_else(|| "Thought".to_owned(), |s| format!("Thought for {}", parts::seconds(s)))
-}
-
-/// The only thing that folds and unfolds reasoning.
-fn fold_header(ui: &mut Ui, words: &str, open: &mut bool) {
-    let t = Theme::of(ui.ctx());
-    let text = RichText::new(format!("      {words}")).color(t.muted);
-    let tip = if *open { "Hide the reasoning" } else { "Show the reasoning" };
-    let response = ui.add(Button::new(text).frame_when_inactive(false));
-    let left = response.rect.left_center() + Vec2::new(16.0, 0.0);
-    let points = if *open {
-        vec![left + Vec2::new(-4.5, -2.5), left + Vec2::new(0.0, 2.5), left + Vec2::new(4.5, -2.5)]
-    } else {
-        vec![left + Vec2::new(-2.5, -4.5), left + Vec2::new(2.5, 0.0), left + Vec2::new(-2.5, 4.5)]
-    };
-    ui.painter().add(eframe::egui::Shape::line(points, Stroke::new(1.5, t.muted)));
-    let enabled = response.enabled();
-    response.widget_info(|| WidgetInfo::labeled(Role::Button, enabled, words));
-    let expanded = *open;
-    ui.ctx().accesskit_node_builder(response.id, |node| node.set_expanded(expanded));
-    if response.on_hover_text(tip).clicked() {
-        *open = !*open;
-    }
-}
-
-/// Dimmer, with a line at its left.
-fn thought_ui(ui: &mut Ui, draw: impl FnOnce(&mut Ui)) {
-    let t = Theme::of(ui.ctx());
-    let mut rect = ui.available_rect_before_wrap();
-    rect.min.x += 14.0;
-    let inner = ui.scope_builder(UiBuilder::new().id_salt("thought").max_rect(rect), |ui| {
-        ui.visuals_mut().override_text_color = Some(t.muted);
-        draw(ui);
-    });
-    let r = inner.response.rect;
-    ui.painter().vline(rect.left() - 8.0, r.y_range(), Stroke::new(2.0, t.line));
-}
+/// Draws a button (its icon, name, tooltip, whether it is on, whether it is enabled). Whether it was clicked.
+type Clicked<'a> = dyn FnMut(&mut Ui, Icon, &str, &str, Option<bool>, bool) -> bool + 'a;
 
 /// "‹ 2/3 ›"
-fn siblings_ui(
-    ui: &mut Ui,
-    item: &Shown<'_>,
-    clicked: &mut dyn FnMut(&mut Ui, Icon, &str, &str, Option<bool>, bool) -> bool,
-    out: &mut Vec<Action>,
-) {
+fn siblings_ui(ui: &mut Ui, item: &Shown<'_>, clicked: &mut Clicked<'_>, out: &mut Vec<Action>) {
     let count = item.siblings.len();
     if count < 2 {
         return;

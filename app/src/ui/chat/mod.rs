@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`list`] | the list of messages, of which only those in sight are laid out |
 //! | [`message`] | one message with its buttons |
+//! | [`reasoning`] | the line that folds reasoning, and how it stands out |
 //! | [`segments`] | which parts of a message are reasoning |
 //! | [`blocks`] | cutting Markdown into blocks as it grows |
 //! | [`prepare`] | what is changed in Markdown before it is drawn |
@@ -25,6 +26,7 @@ mod markdown;
 pub mod math;
 mod message;
 mod prepare;
+mod reasoning;
 mod segments;
 mod start;
 mod stats;
@@ -34,7 +36,7 @@ mod words;
 
 use std::ops::Range;
 
-use eframe::egui::{Align, Layout, Rect, Role, Sense, Ui, UiBuilder, Vec2, WidgetInfo, accesskit::Live as LiveRegion, pos2};
+use eframe::egui::{Align, Id, Layout, Rect, Role, Sense, Ui, UiBuilder, Vec2, WidgetInfo, accesskit::Live as LiveRegion, pos2};
 use pleiad_models::Role as Speaker;
 
 use super::{Action, Command, Theme, theme};
@@ -111,6 +113,11 @@ impl ChatView {
     /// Whether Escape closes an editor here, so that it is not to be taken as [`Command::Stop`].
     pub fn takes_escape(&self) -> bool {
         self.messages.editor.is_some()
+    }
+
+    /// Names the box to write in.
+    pub fn input_id() -> Id {
+        composer::id()
     }
 
     fn show_path(&mut self, ui: &mut Ui, cx: &ChatContext<'_>, shown: &[Shown<'_>], out: &mut Vec<Action>) {
@@ -199,9 +206,7 @@ impl ChatView {
         height: f32,
         out: &mut Vec<Action>,
     ) {
-        let width = (whole.width() - 2.0 * theme::PAD).clamp(60.0, theme::READING_WIDTH);
-        let left = whole.left() + ((whole.width() - width) / 2.0).max(0.0);
-        let rect = Rect::from_min_max(pos2(left, whole.bottom() - height), pos2(left + width, whole.bottom()));
+        let rect = Rect::from_x_y_ranges(list::column(ui, whole), whole.bottom() - height..=whole.bottom());
         let mut lower = ui.new_child(UiBuilder::new().id_salt("composer").max_rect(rect).layout(Layout::top_down(Align::Min)));
         lower.add_space(theme::GAP);
         if !shown.is_empty() {

@@ -132,7 +132,12 @@ pub(super) fn mend(text: &str) -> Cow<'_, str> {
     }
     let tail = out.get(start.min(out.len())..).unwrap_or("").to_owned();
     if tail.bytes().filter(|&b| b == b'`').count() % 2 == 1 {
-        if tail.ends_with('`') { out.to_mut().pop().map_or((), |_| ()) } else { out.to_mut().push('`') }
+        let out_text = out.to_mut();
+        if tail.ends_with('`') {
+            out_text.pop();
+        } else {
+            out_text.push('`');
+        }
         return out;
     }
     if tail.matches("**").count() % 2 == 1 {

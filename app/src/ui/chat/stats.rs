@@ -41,7 +41,8 @@ fn hit_rate(answer: &Answer) -> Option<f64> {
 pub(super) fn line(answer: &Answer) -> String {
     let mut words: Vec<String> = Vec::new();
     if let Some(s) = &answer.stats {
-        let cached = if s.reused_tokens > 0 { format!(" ({} cached)", parts::count(s.reused_tokens as u64)) } else { String::new() };
+        let cached =
+            if s.reused_tokens > 0 { format!(" ({} cached)", parts::count(s.reused_tokens as u64)) } else { String::new() };
         words.push(format!("Prompt {}{cached}", tokens(s.prompt_tokens)));
         words.push(format!("first token after {}", parts::seconds(s.prefill_seconds)));
         words.push(tokens(s.generated_tokens));
@@ -168,7 +169,8 @@ mod tests {
             ..Default::default()
         };
         let mut answer = Answer { stats: Some(stats), stop: Stop::End, ..Default::default() };
-        let expected = "Prompt 1\u{2009}234 tokens (1\u{2009}000 cached) · first token after 0.5 s · 11 tokens · 5.0 tok/s · complete";
+        let expected =
+            "Prompt 1\u{2009}234 tokens (1\u{2009}000 cached) · first token after 0.5 s · 11 tokens · 5.0 tok/s · complete";
         assert_eq!(line(&answer), expected);
         (stats.decode_device.expert_hits, stats.decode_device.expert_misses) = (3, 1);
         answer.stats = Some(stats);

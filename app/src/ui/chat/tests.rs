@@ -2,8 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use eframe::egui::{Event, ImeEvent, Key, Modifiers, MouseWheelSource, MouseWheelUnit, Theme as Mode, TouchPhase, Vec2, accesskit, vec2};
-use egui_kittest::{Harness, kittest::{NodeT as _, Queryable as _}};
+use eframe::egui::{
+    Event, ImeEvent, Key, Modifiers, MouseWheelSource, MouseWheelUnit, Theme as Mode, TouchPhase, Vec2, accesskit, vec2,
+};
+use egui_kittest::{
+    Harness,
+    kittest::{NodeT as _, Queryable as _},
+};
 
 use super::*;
 use crate::{
@@ -89,10 +94,8 @@ fn open_in(size: Vec2, mode: Mode, world: World) -> Harness<'static, World> {
                 settings,
             };
             let place = |id: MessageId, all: &[MessageId]| all.iter().position(|&s| s == id).unwrap_or(0);
-            let shown: Vec<Shown<'_>> = messages
-                .iter()
-                .map(|(m, siblings)| Shown { message: m, siblings, index: place(m.id, siblings) })
-                .collect();
+            let shown: Vec<Shown<'_>> =
+                messages.iter().map(|(m, siblings)| Shown { message: m, siblings, index: place(m.id, siblings) }).collect();
             let start = Instant::now();
             view.show_path(ui, &cx, &shown, out);
             *slowest = (*slowest).max(start.elapsed());
@@ -329,9 +332,15 @@ fn a_long_conversation_lays_out_few_messages_and_never_jumps() {
         }
     }
     assert!(seen < 990, "{seen}");
-    h.state_mut().slowest = Duration::ZERO;
-    h.run_steps(5);
-    println!("a frame of 2000 messages: {:?}", h.state().slowest);
+    let mut times: Vec<Duration> = (0..20)
+        .map(|_| {
+            h.state_mut().slowest = Duration::ZERO;
+            h.step();
+            h.state().slowest
+        })
+        .collect();
+    times.sort();
+    println!("a frame with 2000 messages: {:?} (median of 20)", times[10]);
 }
 
 #[test]
@@ -343,7 +352,13 @@ fn words_are_found_under_the_pointer_and_can_be_lit() {
     for (label, nth) in [("cat", 0), ("let cat = 1;", 1), (" again.", 2)] {
         let nodes: Vec<_> = h.query_all_by_label(label).map(|n| n.rect()).collect();
         let rect = nodes[0];
-        let x = if label.starts_with(' ') { rect.left() - 8.0 } else if nth == 1 { rect.center().x - 8.0 } else { rect.center().x };
+        let x = if label.starts_with(' ') {
+            rect.left() - 8.0
+        } else if nth == 1 {
+            rect.center().x - 8.0
+        } else {
+            rect.center().x
+        };
         h.hover_at(pos2(x, rect.center().y));
         h.run();
         let start = text.match_indices("cat").nth(nth).unwrap().0;

@@ -14,7 +14,7 @@ use crate::{
         experts::colours,
         parts,
         setup::inputs::{self, Taken},
-        sidebar::icons::Icon,
+        icons::Icon,
         theme,
     },
 };

@@ -6,7 +6,7 @@ use pleiad_runtime::SamplingParams;
 use super::inputs;
 use crate::{
     chats::Sampling,
-    ui::{parts, sidebar::icons::Icon},
+    ui::{icons::Icon, parts},
 };
 
 /// A parameter.

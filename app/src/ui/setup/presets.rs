@@ -6,7 +6,7 @@ use super::{SetupContext, SetupView};
 use crate::{
     chats::Sampling,
     settings::{Preset, Settings},
-    ui::{Action, Theme, sidebar::icons::Icon},
+    ui::{Action, Theme, icons::Icon},
 };
 
 /// The sets that are always there, and what they are for.

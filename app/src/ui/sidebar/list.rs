@@ -5,9 +5,9 @@ use eframe::egui::{
     WidgetInfo, text::CCursorRange,
 };
 
+use super::super::icons::{self, Icon};
 use super::{
     SidebarContext, SidebarView, Step, elided, focus_row, ground,
-    icons::{self, Icon},
     moved, nothing_ui, pressed,
 };
 use crate::{

@@ -63,6 +63,7 @@ fn harness(summaries: Vec<Summary>) -> Harness<'static, State> {
                     hits: &s.hits,
                     model: s.model.as_deref(),
                     device: s.model.as_ref().map(|_| "a GPU"),
+                    page: Page::Chat,
                     now_ms: NOW,
                 };
                 s.view.show(ui, &cx, &mut s.out);

@@ -140,7 +140,9 @@ impl Domains {
                 }
             });
         }
-        ui.label(parts::small(ui, "Uses as a multiple of an even spread, layers downwards and experts to the right; one scale from 1/8 to 8 times for all, palest at 1."));
+        let key = "Uses as a multiple of an even spread, layers downwards and experts to the right; one scale from 1/8 to 8 \
+                   times for all, palest at 1.";
+        ui.label(parts::small(ui, key));
         asked
     }
 
@@ -195,7 +197,9 @@ impl Domains {
                 }
             });
         });
-        ui.label(parts::small(ui, "Jensen–Shannon divergence in bits, mean over layers: 0 where two texts use the same experts equally, 1 where they share none. Point at a number for what chance alone would give."));
+        let key = "Jensen–Shannon divergence in bits, mean over layers: 0 where two texts use the same experts equally, 1 \
+                   where they share none. Point at a number for what chance alone would give.";
+        ui.label(parts::small(ui, key));
     }
 
     fn movers_ui(&self, ui: &mut Ui, shape: &Shape) {

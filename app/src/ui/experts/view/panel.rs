@@ -73,7 +73,7 @@ impl ExpertsView {
         }
         let mut event = None;
         let room = ui.available_size();
-        if f.alone && room.x >= TWO_COLUMNS {
+        if f.alone && room.x >= TWO_COLUMNS && room.y >= LOW {
             self.header_ui(ui, f, out);
             event = self.transport_ui(ui, f);
             let now = self.look(f);

@@ -258,10 +258,8 @@ impl Strip {
         if let Some(i) = cx.pinned {
             outline(i, t.strong, 2.0);
         }
-        if ui.memory(|m| m.focused()).is_some() {
-            if let Some(i) = self.cursor {
-                outline(i, t.accent, 2.5);
-            }
+        if let Some(i) = self.cursor {
+            outline(i, t.accent, 2.5);
         }
     }
 

@@ -128,10 +128,10 @@ impl Timeline {
             let moved = response.total_drag_delta().map_or(0.0, |d| f64::from(d.x) / transform.dpos_dvalue_x());
             self.from = at.map(|x| x - moved);
         }
-        if response.dragged() {
-            if let (Some(from), Some(to)) = (self.from, at) {
-                self.set(from.min(to), from.max(to), tokens);
-            }
+        if let (Some(from), Some(to)) = (self.from, at)
+            && response.dragged()
+        {
+            self.set(from.min(to), from.max(to), tokens);
         }
         if response.drag_stopped() {
             self.from = None;

@@ -4,7 +4,7 @@ use std::f32::consts::TAU;
 
 use eframe::egui::{self, Color32, Painter, Pos2, Rect, Response, Role, Sense, Shape, Stroke, StrokeKind, Ui, Vec2, pos2};
 
-use crate::ui::{Theme, parts, theme};
+use super::{Theme, parts, theme};
 
 /// Side of an icon, in points.
 pub(in crate::ui) const SIZE: f32 = 15.0;
@@ -36,6 +36,16 @@ pub(in crate::ui) enum Icon {
     Warning,
     /// A circle with an i.
     Info,
+    /// Three lines.
+    List,
+    /// An arrow to the left.
+    Back,
+    /// A magnifying glass.
+    Search,
+    /// A person's head, and a slider: how a conversation is set up.
+    Setup,
+    /// A cross.
+    Close,
 }
 
 impl Icon {
@@ -87,6 +97,26 @@ impl Icon {
                     line(&[(5.5, y), (10.5, y)]);
                 }
             }
+            Self::List => [3.5, 8.0, 12.5].into_iter().for_each(|y| line(&[(2.0, y), (14.0, y)])),
+            Self::Back => {
+                line(&[(14.0, 8.0), (2.5, 8.0)]);
+                line(&[(7.0, 3.5), (2.5, 8.0), (7.0, 12.5)]);
+            }
+            Self::Search => {
+                painter.circle_stroke(at(6.8, 6.8), 4.6 * scale, stroke);
+                line(&[(10.2, 10.2), (14.2, 14.2)]);
+            }
+            Self::Setup => {
+                frame(1.5, 2.0, 14.5, 14.0, 2.0);
+                for (y, x) in [(6.0, 10.0), (10.0, 6.0)] {
+                    line(&[(4.0, y), (12.0, y)]);
+                    dot(x, y, 1.7);
+                }
+            }
+            Self::Close => {
+                line(&[(3.5, 3.5), (12.5, 12.5)]);
+                line(&[(12.5, 3.5), (3.5, 12.5)]);
+            }
             Self::More => [3.0, 8.0, 13.0].into_iter().for_each(|x| dot(x, 8.0, 1.5)),
             Self::Copy => {
                 frame(2.0, 5.0, 10.5, 14.5, 1.5);
@@ -134,6 +164,19 @@ impl Icon {
         let side = ui.spacing().interact_size.y.max(26.0);
         let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::click());
         parts::named(&response, Role::Button, name);
+        self.paint_button(ui, rect, &response);
+        response.on_hover_text(tooltip)
+    }
+
+    /// The same for something that is on or off.
+    pub(in crate::ui) fn toggle(self, ui: &mut Ui, on: bool, name: &str, tooltip: &str) -> Response {
+        let side = ui.spacing().interact_size.y.max(26.0);
+        let (rect, response) = ui.allocate_exact_size(Vec2::splat(side), Sense::click());
+        let enabled = response.enabled();
+        response.widget_info(|| egui::WidgetInfo::selected(Role::CheckBox, enabled, on, name));
+        if on {
+            ui.painter().rect_filled(rect.shrink(1.0), theme::ROUND_SMALL, Theme::of(ui.ctx()).accent_soft);
+        }
         self.paint_button(ui, rect, &response);
         response.on_hover_text(tooltip)
     }
