@@ -56,19 +56,20 @@ pub fn run(options: Options) -> Result<()> {
         centered: place.is_none_or(|p| p.position.is_none()),
         ..NativeOptions::default()
     };
-    let create = move |cc: &eframe::CreationContext<'_>| -> Result<Box<dyn eframe::App>, Box<dyn std::error::Error + Send + Sync>> {
-        let wake = cc.egui_ctx.clone();
-        let start = Start {
-            chats,
-            settings,
-            files: Box::new(Dialogs::new(Arc::new(move || wake.request_repaint()))),
-            model: options.model,
-            load: options.load,
-            setup: options.setup,
-            gpu: cc.wgpu_render_state.as_ref().is_some_and(|state| paint::install(&cc.egui_ctx, state)),
+    let create =
+        move |cc: &eframe::CreationContext<'_>| -> Result<Box<dyn eframe::App>, Box<dyn std::error::Error + Send + Sync>> {
+            let wake = cc.egui_ctx.clone();
+            let start = Start {
+                chats,
+                settings,
+                files: Box::new(Dialogs::new(Arc::new(move || wake.request_repaint()))),
+                model: options.model,
+                load: options.load,
+                setup: options.setup,
+                gpu: cc.wgpu_render_state.as_ref().is_some_and(|state| paint::install(&cc.egui_ctx, state)),
+            };
+            Ok(Box::new(App::new(&cc.egui_ctx, start)))
         };
-        Ok(Box::new(App::new(&cc.egui_ctx, start)))
-    };
     eframe::run_native("Pleiad", native, Box::new(create)).map_err(|e| anyhow!("{e}")).context("no window could be opened")
 }
 

@@ -70,7 +70,15 @@ pub fn run(args: &WindowArgs) -> Result<()> {
         rows.push(frames.row(name));
         report.insert(name.into(), frames.json());
     }
-    let head = [("scene", false), ("frames", true), ("median ms", true), ("95 %", true), ("99 %", true), ("most", true), ("over 8 ms", true)];
+    let head = [
+        ("scene", false),
+        ("frames", true),
+        ("median ms", true),
+        ("95 %", true),
+        ("99 %", true),
+        ("most", true),
+        ("over 8 ms", true),
+    ];
     println!("{}", table(&head, &rows));
 
     let mut speeds = scenes::Speeds::default();
@@ -84,7 +92,10 @@ pub fn run(args: &WindowArgs) -> Result<()> {
         vec!["window, experts shown".into(), number(shown, 1), number(ratio(shown, hidden), 3)],
     ];
     println!("{}", table(&[("decoding", false), ("tok/s", true), ("to hidden", true)], &rows));
-    report.insert("decode".into(), json!({ "alone": speeds.alone, "hidden": speeds.hidden, "shown": speeds.shown, "shown_to_hidden": ratio(shown, hidden) }));
+    report.insert(
+        "decode".into(),
+        json!({ "alone": speeds.alone, "hidden": speeds.hidden, "shown": speeds.shown, "shown_to_hidden": ratio(shown, hidden) }),
+    );
     if let Some(path) = &args.json {
         std::fs::write(path, format!("{:#}\n", Value::Object(report)))?;
     }

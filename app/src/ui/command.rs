@@ -1,7 +1,7 @@
 //! Every command: its name, what it does, and its shortcut. Menus, buttons, the palette, the list of shortcuts and the keyboard
 //! itself all read this one list.
 
-use eframe::egui::{Context, Event, Key, KeyboardShortcut, Modifiers};
+use egui::{Context, Event, Key, KeyboardShortcut, Modifiers};
 
 /// A command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 //! Files that a person chooses: the platform's dialogs, and a line to type a path into where there are none.
 
-use eframe::egui::{self, Context, Key};
+use egui::{self, Context, Key};
 
 use super::{Theme, theme};
 

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use eframe::egui::{Context, FontData, FontDefinitions, FontFamily, FontTweak};
+use egui::{Context, FontData, FontDefinitions, FontFamily, FontTweak};
 
 /// The faces that formulas are set in, as [`ratex_font::FontId`] names them.
 const FACES: [&str; 19] = [
@@ -39,6 +39,10 @@ pub fn install(ctx: &Context) {
         fonts.font_data.insert(face.to_owned(), Arc::new(data.tweak(FontTweak::default())));
         fonts.families.insert(FontFamily::Name(face.into()), vec![face.to_owned()]);
     }
+    // Arrows and signs that the face of running text lacks.
+    if let Some(proportional) = fonts.families.get_mut(&FontFamily::Proportional) {
+        proportional.push("Hack".to_owned());
+    }
     ctx.set_fonts(fonts);
 }
 
@@ -46,5 +50,9 @@ pub fn install(ctx: &Context) {
 pub fn family(ctx: &Context, face: &str) -> FontFamily {
     let family = FontFamily::Name(face.into());
     // egui panics where a family is not there: a context that nobody prepared, or a face of another script.
-    if FACES.contains(&face) && ctx.fonts(|f| f.definitions().families.contains_key(&family)) { family } else { FontFamily::Proportional }
+    if FACES.contains(&face) && ctx.fonts(|f| f.definitions().families.contains_key(&family)) {
+        family
+    } else {
+        FontFamily::Proportional
+    }
 }

@@ -2,15 +2,16 @@
 
 use std::{panic, sync::Arc};
 
-use eframe::egui::{
-    Color32, FontId, Mesh, Painter, Pos2, Rect, Role, Sense, Shape, TextStyle, Ui, Vec2,
+use egui::{
+    Color32, FontId, Mesh, Painter, Pos2, Rect, Role, Sense, Shape, Stroke, TextStyle, Ui, Vec2,
     cache::{ComputerMut, FrameCache},
+    emath::GuiRounding as _,
     epaint::Vertex,
 };
 use lyon_tessellation::{
     BuffersBuilder, FillOptions, FillTessellator, FillVertex, VertexBuffers,
     math::point,
-    path::Path,
+    path::{Path, PathEvent, iterator::PathIterator as _},
 };
 use ratex_font::{FontId as Face, katex_ttf_glyph_char};
 use ratex_types::{color::Color, display_item::DisplayItem, math_style::MathStyle, path_command::PathCommand};
@@ -23,6 +24,8 @@ const LONGEST: usize = 2000;
 const MOST_MARKS: usize = 300;
 /// Height of an em of a formula, relative to the text around it: KaTeX's.
 const SCALE: f32 = 1.21;
+/// Width of the line around a shape, in points: its smooth edge.
+const HAIR: f32 = 0.5;
 /// Largest distance between a curve and its polygon, in em.
 const TOLERANCE: f32 = 0.004;
 
@@ -39,8 +42,12 @@ struct Glyph {
 struct Formula {
     size: Vec2,
     glyphs: Vec<Glyph>,
-    /// Bars, boxes and shapes, as triangles. White: the colour of the text.
+    /// Bars and boxes, with a colour of their own where they have one.
+    bars: Vec<(Rect, Option<Color32>)>,
+    /// Roots, braces and other shapes, as triangles. White: the colour of the text.
     mesh: Mesh,
+    /// Their outlines, which are drawn with smooth edges.
+    outlines: Vec<(Vec<Pos2>, Option<Color32>)>,
 }
 
 /// Draws a formula. `false`: it cannot be typeset, and nothing was drawn.
@@ -67,6 +74,18 @@ impl Formula {
             }
         }
         painter.add(Shape::mesh(mesh));
+        for (outline, colour) in &self.outlines {
+            let points = outline.iter().map(|p| rect.min + p.to_vec2() * em).collect();
+            painter.add(Shape::closed_line(points, Stroke::new(HAIR, colour.unwrap_or(text))));
+        }
+        let pixel = 1.0 / painter.pixels_per_point();
+        for (bar, colour) in &self.bars {
+            // A bar between two rows of pixels would be lost.
+            let top = (rect.top() + bar.top() * em).round_to_pixels(painter.pixels_per_point());
+            let size = Vec2::new(bar.width() * em, (bar.height() * em).max(pixel));
+            let bar = Rect::from_min_size(Pos2::new(rect.left() + bar.left() * em, top), size);
+            painter.rect_filled(bar, 0.0, colour.unwrap_or(text));
+        }
         for g in &self.glyphs {
             let font = FontId::new(g.scale * em, fonts::family(painter.ctx(), g.face));
             let galley = painter.layout_no_wrap(g.character.to_string(), font, g.colour.unwrap_or(text));
@@ -108,7 +127,7 @@ fn lay_out(tex: &str, inline: bool) -> Option<Formula> {
     if !(size.is_finite() && size.x < 400.0 && size.y < 400.0) {
         return None;
     }
-    let mut formula = Formula { size, glyphs: Vec::new(), mesh: Mesh::default() };
+    let mut formula = Formula { size, glyphs: Vec::new(), bars: Vec::new(), mesh: Mesh::default(), outlines: Vec::new() };
     for item in &list.items {
         match item {
             DisplayItem::GlyphPath { x, y, scale, font, char_code, color } => {
@@ -141,7 +160,7 @@ fn own(c: &Color) -> Option<Color32> {
 impl Formula {
     fn bar(&mut self, x: f64, y: f64, width: f64, height: f64, colour: &Color) {
         let rect = Rect::from_min_size(Pos2::new(x as f32, y as f32), Vec2::new(width as f32, height as f32));
-        self.mesh.add_colored_rect(rect, own(colour).unwrap_or(Color32::WHITE));
+        self.bars.push((rect, own(colour)));
     }
 
     /// Fills an outline, as triangles.
@@ -182,15 +201,25 @@ impl Formula {
         if open {
             path.end(true);
         }
-        let colour = own(colour).unwrap_or(Color32::WHITE);
+        let path = path.build();
+        let own = own(colour);
+        let mut outline = Vec::new();
+        for event in path.iter().flattened(TOLERANCE) {
+            match event {
+                PathEvent::Begin { at } => outline.push(Pos2::new(at.x, at.y)),
+                PathEvent::Line { to, .. } => outline.push(Pos2::new(to.x, to.y)),
+                _ => self.outlines.push((std::mem::take(&mut outline), own)),
+            }
+        }
+        let colour = own.unwrap_or(Color32::WHITE);
         let mut triangles: VertexBuffers<Vertex, u32> = VertexBuffers::new();
-        let uv = eframe::egui::epaint::WHITE_UV;
+        let uv = egui::epaint::WHITE_UV;
         let mut builder = BuffersBuilder::new(&mut triangles, |v: FillVertex<'_>| {
             let p = v.position();
             Vertex { pos: Pos2::new(p.x, p.y), uv, color: colour }
         });
         let options = FillOptions::non_zero().with_tolerance(TOLERANCE);
-        FillTessellator::new().tessellate_path(&path.build(), &options, &mut builder).ok()?;
+        FillTessellator::new().tessellate_path(&path, &options, &mut builder).ok()?;
         let base = self.mesh.vertices.len() as u32;
         self.mesh.vertices.extend(triangles.vertices);
         self.mesh.indices.extend(triangles.indices.iter().map(|i| base + i));
@@ -221,8 +250,8 @@ mod tests {
                 assert!(!formula.glyphs.is_empty() && formula.size.x > 0.0 && formula.size.y > 0.0, "{tex}");
             }
         }
-        // A root and large brackets are shapes.
-        assert!(lay_out("\\sqrt{\\frac{x^2}{y^2}}", false).unwrap().mesh.indices.len() > 30);
+        // A brace that stretches is a shape.
+        assert!(lay_out("\\underbrace{a + b + c}_{3}", false).unwrap().mesh.indices.len() > 30);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use eframe::egui::{self, Button, FontId, Label, ScrollArea, TextEdit, TextFormat, TextStyle, TextWrapMode, Ui, text::LayoutJob};
+use egui::{self, Button, FontId, Label, ScrollArea, TextEdit, TextFormat, TextStyle, TextWrapMode, Ui, text::LayoutJob};
 
 use super::{Action, Theme, parts, theme};
 use crate::clock;

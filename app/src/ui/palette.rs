@@ -10,7 +10,7 @@ mod shortcuts;
 
 use std::sync::Arc;
 
-use eframe::egui::{
+use egui::{
     self, Align2, Context, Galley, Id, Key, Modal, Modifiers, Rect, Role, ScrollArea, Sense, Stroke, TextEdit, TextFormat,
     TextStyle, Ui, Vec2, WidgetInfo, text::LayoutJob,
 };

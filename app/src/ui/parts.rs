@@ -1,6 +1,6 @@
 //! Small things that several panels draw.
 
-use eframe::egui::{self, Color32, Response, RichText, Role, Ui, Vec2, WidgetInfo};
+use egui::{self, Color32, Response, RichText, Role, Ui, Vec2, WidgetInfo};
 
 use super::{Theme, theme};
 
@@ -9,16 +9,6 @@ pub fn icon_button(ui: &mut Ui, symbol: &str, name: &str, tooltip: &str) -> Resp
     let button = egui::Button::new(RichText::new(symbol).size(15.0)).frame_when_inactive(false).min_size(Vec2::splat(26.0));
     let response = ui.add(button);
     named(&response, Role::Button, name);
-    response.on_hover_text(tooltip)
-}
-
-/// The same, for something that is on or off.
-pub fn icon_toggle(ui: &mut Ui, on: bool, symbol: &str, name: &str, tooltip: &str) -> Response {
-    let button =
-        egui::Button::selectable(on, RichText::new(symbol).size(15.0)).frame_when_inactive(on).min_size(Vec2::splat(26.0));
-    let response = ui.add(button);
-    let enabled = response.enabled();
-    response.widget_info(|| WidgetInfo::selected(Role::CheckBox, enabled, on, name));
     response.on_hover_text(tooltip)
 }
 

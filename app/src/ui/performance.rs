@@ -6,7 +6,7 @@ mod frames;
 #[cfg(test)]
 mod tests;
 
-use eframe::egui::{Grid, RichText, Role, ScrollArea, Ui, vec2};
+use egui::{Grid, RichText, Role, ScrollArea, Ui, vec2};
 use pleiad_runtime::{
     Activations,
     engine::{EngineInfo, GenerationStats},

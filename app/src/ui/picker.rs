@@ -7,7 +7,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use eframe::egui::{
+use egui::{
     Align, Button, Context, Frame, Id, Label, Layout, Modal, ProgressBar, Response, RichText, Role, ScrollArea, Ui, vec2,
 };
 

@@ -10,7 +10,7 @@ mod cards;
 mod tests;
 mod units;
 
-use eframe::egui::{ScrollArea, Ui};
+use egui::{ScrollArea, Ui};
 
 use super::{Action, theme};
 use crate::settings::Settings;

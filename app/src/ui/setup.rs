@@ -12,7 +12,7 @@ mod presets;
 #[cfg(test)]
 mod tests;
 
-use eframe::egui::{ComboBox, Id, Label, ScrollArea, Slider, TextEdit, Ui};
+use egui::{ComboBox, Id, Label, ScrollArea, Slider, TextEdit, Ui};
 use pleiad_models::GenerationConfig;
 
 use super::{Action, parts, theme};

@@ -12,7 +12,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use eframe::egui::{
+use egui::{
     self, Align, Button, Color32, EventFilter, FocusDirection, Galley, Id, Key, Layout, Modifiers, Rect, Response, RichText,
     Role, Sense, TextEdit, TextStyle, TextWrapMode, Ui, Vec2, WidgetText,
 };

@@ -1,6 +1,6 @@
 //! Colours, sizes and fonts: everything that is drawn takes them from here.
 
-use eframe::egui::{
+use egui::{
     self, Color32, Context, CornerRadius, FontFamily, FontId, Margin, Shadow, Stroke, TextStyle, Vec2, Visuals,
     style::HandleShape,
 };

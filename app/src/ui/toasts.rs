@@ -1,6 +1,6 @@
 //! What went wrong, and what can be undone: short notes that come and go.
 
-use eframe::egui::{self, Align2, Area, Button, Context, Frame, Id, Label, Order, RichText, Role, Stroke, Ui, Vec2, accesskit};
+use egui::{self, Align2, Area, Button, Context, Frame, Id, Label, Order, RichText, Role, Stroke, Ui, Vec2, accesskit};
 use web_time::{Duration, Instant};
 
 use super::{Action, Theme, icons::Icon, parts, theme};
@@ -229,7 +229,7 @@ impl Note {
 mod tests {
     #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-    use eframe::egui::accesskit::Live;
+    use egui::accesskit::Live;
     use egui_kittest::{
         Harness,
         kittest::{NodeT as _, Queryable as _},

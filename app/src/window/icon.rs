@@ -1,6 +1,6 @@
 //! The window's icon: seven stars.
 
-use eframe::egui::IconData;
+use egui::IconData;
 
 /// Pixels of a side.
 const SIDE: usize = 64;
@@ -23,7 +23,8 @@ pub fn icon() -> IconData {
         let corner = |a: f32| (a - 0.5).abs() - 0.32;
         let outside = corner(x).max(0.0).hypot(corner(y).max(0.0)) - 0.16;
         let alpha = (0.5 - outside * SIDE as f32).clamp(0.0, 1.0);
-        let glow = STARS.iter().fold(0.0_f32, |sum, &(sx, sy, r)| sum + (r / ((x - sx).hypot(y - sy) + 0.25 * r)).powi(2)).min(1.0);
+        let glow =
+            STARS.iter().fold(0.0_f32, |sum, &(sx, sy, r)| sum + (r / ((x - sx).hypot(y - sy) + 0.25 * r)).powi(2)).min(1.0);
         let mix = |night: f32, star: f32| (night + glow * (star - night)) as u8;
         rgba.extend([mix(20.0, 232.0), mix(30.0, 242.0), mix(58.0, 255.0), (alpha * 255.0) as u8]);
     }

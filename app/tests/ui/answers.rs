@@ -1,6 +1,6 @@
 //! Asking: streaming, stopping, regenerating, branching, rating, two minds.
 
-use eframe::egui::Key;
+use egui::Key;
 use egui_kittest::kittest::Queryable as _;
 use pleiad_app::{
     chats::{Duet, DuetKind, Rating, Stop},
@@ -103,7 +103,10 @@ fn ratings_and_everything_else_are_there_after_a_restart() {
     harness.state_mut().give(&ctx, Action::OpenChat(id));
     harness.run_steps(3);
     let message = last(harness.state());
-    assert_eq!((message.text.clone(), message.rating, message.answer.clone().unwrap().stats), (answer, Some(Rating::Good), stats));
+    assert_eq!(
+        (message.text.clone(), message.rating, message.answer.clone().unwrap().stats),
+        (answer, Some(Rating::Good), stats)
+    );
     assert_eq!(chat(harness.state()).setup, greedy());
     // The conversation goes on.
     let more = ask_and_wait(&mut harness, "What is 1 + 1?");
@@ -113,7 +116,7 @@ fn ratings_and_everything_else_are_there_after_a_restart() {
 #[test]
 fn two_minds_take_turns_that_are_attributed_and_can_be_stopped() {
     let duet = Duet { on: true, kind: DuetKind::Talk, turns: 3, first: "Ada".into(), second: "Blaise".into(), ..Duet::default() };
-    let setup = pleiad_app::chats::Setup { duet, max_tokens: Some(24), ..greedy() };
+    let setup = pleiad_app::chats::Setup { duet, max_tokens: Some(300), ..greedy() };
     let mut harness = Stage { setup: Some(setup.clone()), ..Stage::default() }.open(&folder("duet"));
     loaded(&mut harness);
     ask(&mut harness, "Tell me a short story about a dog.");
@@ -138,7 +141,7 @@ fn two_minds_take_turns_that_are_attributed_and_can_be_stopped() {
 #[test]
 fn a_review_follows_the_answer() {
     let duet = Duet { on: true, kind: DuetKind::Review, turns: 2, ..Duet::default() };
-    let setup = pleiad_app::chats::Setup { duet, max_tokens: Some(24), ..greedy() };
+    let setup = pleiad_app::chats::Setup { duet, max_tokens: Some(300), ..greedy() };
     let mut harness = Stage { setup: Some(setup), ..Stage::default() }.open(&folder("review"));
     loaded(&mut harness);
     ask(&mut harness, "What is 3 + 4?");

@@ -22,7 +22,9 @@ fn child() {
     ask(&mut harness, "Tell me a long story about a cat.");
     until(&mut harness, "the end", |app| {
         // What this frame shows. The parent kills somewhere in here.
-        if app.open_chat().is_some_and(|c| app.library().peek(c).is_some_and(|c| !c.tree.is_empty())) && last(app).role == Role::Assistant {
+        if app.open_chat().is_some_and(|c| app.library().peek(c).is_some_and(|c| !c.tree.is_empty()))
+            && last(app).role == Role::Assistant
+        {
             println!("SHOWN {}", serde_json::to_string(&last(app).text).unwrap());
             std::io::stdout().flush().unwrap();
         }

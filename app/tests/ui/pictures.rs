@@ -1,6 +1,6 @@
 //! Pictures of panels and states, compared with those that were looked at (`UPDATE_SNAPSHOTS=1` makes them anew).
 
-use eframe::egui::{Theme, Vec2};
+use egui::{Theme, Vec2};
 use egui_kittest::Harness;
 use pleiad_app::{
     settings::ThemeChoice,

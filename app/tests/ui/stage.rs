@@ -1,24 +1,32 @@
 //! What the tests stand on: an app with storage of its own, and hands to use it.
 
 use std::{
+    cell::RefCell,
     path::Path,
     rc::Rc,
-    cell::RefCell,
     time::{Duration, Instant},
 };
 
-use eframe::egui::{Key, Modifiers, Theme, Vec2};
+use egui::{Key, Modifiers, Theme, Vec2};
 use egui_kittest::{Harness, kittest::Queryable as _};
 use pleiad_app::{
-    chats::{Chat, Message, Sampling, Setup, Stop, storage::{Folder, Storage}},
+    chats::{
+        Chat, Message, Sampling, Setup, Stop,
+        storage::{Folder, Storage},
+    },
     loading::Source,
     settings::{LoadSettings, Settings, ThemeChoice},
-    ui::{App, app::Start, experts::paint, files::{Files, Got, Want}},
+    ui::{
+        App,
+        app::Start,
+        experts::paint,
+        files::{Files, Got, Want},
+    },
 };
 use pleiad_models::Role;
 
 /// What a test may wait for at most.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Files as a test's person chooses them.
 #[derive(Clone, Default)]
@@ -68,13 +76,24 @@ impl Default for Stage {
             reduced_motion: true,
             ..Settings::default()
         };
-        Self { size: Vec2::new(1100.0, 760.0), theme: Theme::Dark, model: Source::Tiny, settings, setup: Some(greedy()), hands: Hands::default() }
+        Self {
+            size: Vec2::new(1100.0, 760.0),
+            theme: Theme::Dark,
+            model: Source::Tiny,
+            settings,
+            setup: Some(greedy()),
+            hands: Hands::default(),
+        }
     }
 }
 
 /// Answers that are the same every time.
 pub fn greedy() -> Setup {
-    Setup { sampling: Sampling { temperature: Some(0.0), seed: Some(1), ..Sampling::default() }, max_tokens: Some(120), ..Setup::default() }
+    Setup {
+        sampling: Sampling { temperature: Some(0.0), seed: Some(1), ..Sampling::default() },
+        max_tokens: Some(120),
+        ..Setup::default()
+    }
 }
 
 /// A folder of a test's own, empty.
@@ -97,15 +116,20 @@ impl Stage {
             self.settings.write(&mut *settings).unwrap();
         }
         let (setup, hands, model) = (self.setup, self.hands, self.model);
-        let mut harness = Harness::builder()
-            .with_size(self.size)
-            .with_theme(self.theme)
-            .with_max_steps(64)
-            .wgpu()
-            .build_eframe(move |cc| {
-                let start = Start { chats, settings, files: Box::new(hands), model: Some(model), load: None, setup, gpu: cc.wgpu_render_state.as_ref().is_some_and(|state| paint::install(&cc.egui_ctx, state)) };
-                App::new(&cc.egui_ctx, start)
-            });
+        let builder = Harness::builder().with_size(self.size).with_theme(self.theme).with_max_steps(64);
+        // Models write whatever they like; which scripts can be drawn depends on the system's fonts.
+        let mut harness = builder.allow_missing_glyphs().wgpu().build_eframe(move |cc| {
+            let start = Start {
+                chats,
+                settings,
+                files: Box::new(hands),
+                model: Some(model),
+                load: None,
+                setup,
+                gpu: cc.wgpu_render_state.as_ref().is_some_and(|state| paint::install(&cc.egui_ctx, state)),
+            };
+            App::new(&cc.egui_ctx, start)
+        });
         harness.step();
         harness
     }
@@ -116,12 +140,18 @@ impl Stage {
 pub fn until(harness: &mut Harness<'static, App>, what: &str, mut so: impl FnMut(&App) -> bool) {
     let start = Instant::now();
     while !so(harness.state()) {
-        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}: {:#?}", texts(harness.state()));
         harness.step();
         std::thread::sleep(Duration::from_millis(4));
     }
     // What became so is drawn.
     harness.run_steps(3);
+}
+
+/// Who said what, of what is shown.
+fn texts(app: &App) -> Vec<String> {
+    let open = app.open_chat().and_then(|c| app.library().peek(c)).is_some();
+    if open { shown(app).iter().map(|m| format!("{:?} {}: {}", m.author, m.role.as_str(), m.text)).collect() } else { Vec::new() }
 }
 
 /// An app with the embedded model, ready.
@@ -155,9 +185,9 @@ pub fn last(app: &App) -> &Message {
 
 /// Writes a question, and presses Enter.
 pub fn ask(harness: &mut Harness<'static, App>, text: &str) {
-    harness.get_by_role_and_label(eframe::egui::accesskit::Role::MultilineTextInput, "Message").focus();
+    harness.get_by_role_and_label(egui::accesskit::Role::MultilineTextInput, "Message").focus();
     harness.step();
-    harness.get_by_role_and_label(eframe::egui::accesskit::Role::MultilineTextInput, "Message").type_text(text);
+    harness.get_by_role_and_label(egui::accesskit::Role::MultilineTextInput, "Message").type_text(text);
     harness.step();
     harness.key_press(Key::Enter);
     harness.run_steps(2);

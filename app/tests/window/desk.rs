@@ -11,7 +11,10 @@ use std::{
 use x11rb::{
     connection::Connection as _,
     protocol::{
-        xproto::{AtomEnum, ClientMessageEvent, ConnectionExt as _, EventMask, ImageFormat, InputFocus, KEY_PRESS_EVENT, KEY_RELEASE_EVENT, MapState, Window},
+        xproto::{
+            AtomEnum, ClientMessageEvent, ConnectionExt as _, EventMask, ImageFormat, InputFocus, KEY_PRESS_EVENT,
+            KEY_RELEASE_EVENT, MapState, Window,
+        },
         xtest::ConnectionExt as _,
     },
     rust_connection::RustConnection,
@@ -89,8 +92,14 @@ impl Desk {
     pub fn window(&self) -> Option<Window> {
         let children = self.x.query_tree(self.root).ok()?.reply().ok()?.children;
         children.into_iter().find(|&w| {
-            let shown = self.x.get_window_attributes(w).ok().and_then(|a| a.reply().ok()).is_some_and(|a| a.map_state == MapState::VIEWABLE);
-            let class = self.x.get_property(false, w, AtomEnum::WM_CLASS, AtomEnum::STRING, 0, 64).ok().and_then(|p| p.reply().ok());
+            let shown = self
+                .x
+                .get_window_attributes(w)
+                .ok()
+                .and_then(|a| a.reply().ok())
+                .is_some_and(|a| a.map_state == MapState::VIEWABLE);
+            let class =
+                self.x.get_property(false, w, AtomEnum::WM_CLASS, AtomEnum::STRING, 0, 64).ok().and_then(|p| p.reply().ok());
             shown && class.is_some_and(|c| String::from_utf8_lossy(&c.value).contains("pleiad"))
         })
     }

@@ -3,12 +3,9 @@
 use std::{sync::Arc, time::Instant};
 
 use anyhow::{Result, anyhow, bail};
-use eframe::egui::{Event, Modifiers, MouseWheelUnit, Pos2, TouchPhase, Vec2};
+use egui::{Event, Modifiers, MouseWheelSource, MouseWheelUnit, Pos2, TouchPhase, Vec2};
 use pleiad_app::{
-    activity::{
-        Shape,
-        shape::LayerKind,
-    },
+    activity::{Shape, shape::LayerKind},
     chats::{Answer, Sampling, Setup, Stop},
     settings::{LoadSettings, Settings},
     ui::Action,
@@ -78,7 +75,15 @@ fn routed(shape: &Shape, position: u32, draws: &mut Draws) -> Vec<Routed> {
         }
         for (rank, expert) in chosen.into_iter().enumerate() {
             let served = if draws.below(10) == 0 { Served::Gathered } else { Served::Hit };
-            rows.push(Routed { position, layer: layer as u16, rank: rank as u16, expert, weight: 0.4 / (rank + 1) as f32, served, bytes: 0 });
+            rows.push(Routed {
+                position,
+                layer: layer as u16,
+                rank: rank as u16,
+                expert,
+                weight: 0.4 / (rank + 1) as f32,
+                served,
+                bytes: 0,
+            });
         }
     }
     rows
@@ -119,7 +124,8 @@ fn streaming(seconds: f64) -> Result<Frames> {
     let answer = answer.ok_or_else(|| anyhow!("the conversation takes no answer"))?;
     let mut draws = Draws(0x9e37_79b9_7f4a_7c15);
     let prompt: Vec<(u32, String)> = (0..16).map(|i| (i, format!(" {i}"))).collect();
-    let ready: Vec<Vec<Routed>> = (0..(seconds * TOKENS_A_SECOND) as u32 + 400).map(|t| routed(&shape, 16 + t, &mut draws)).collect();
+    let ready: Vec<Vec<Routed>> =
+        (0..(seconds * TOKENS_A_SECOND) as u32 + 400).map(|t| routed(&shape, 16 + t, &mut draws)).collect();
     if let Some(activity) = screen.app.activity_mut() {
         activity.begin(1, Some(chat.clone()), Some(answer), &prompt, 0.0);
     }
@@ -163,11 +169,15 @@ fn long_conversation() -> Result<(Screen, pleiad_app::chats::ChatId, pleiad_app:
         parent = library.add(&chat, parent, Role::User, None, &format!("Question {i}: what is {i} + {i}?"), None);
         let text = match i % 4 {
             0 => format!("{}.", 2 * i),
-            1 => format!("The sum is **{}**.\n\n- one\n- two\n- three\n\nThat is all there is to say about it, at some length, so that it takes more than one line of the page.", 2 * i),
+            1 => format!(
+                "The sum is **{}**.\n\n- one\n- two\n- three\n\nThat is all there is to say about it, at some length, so that it takes more than one line of the page.",
+                2 * i
+            ),
             2 => format!("```rust\nfn main() {{\n    println!(\"{{}}\", {i} + {i});\n}}\n```\n\nIt prints {}.", 2 * i),
             _ => format!("| a | b | a + b |\n|---|---|---|\n| {i} | {i} | {} |\n", 2 * i),
         };
-        let record = Answer { model: "bench".into(), stop: Stop::End, stats: Some(GenerationStats::default()), ..Answer::default() };
+        let record =
+            Answer { model: "bench".into(), stop: Stop::End, stats: Some(GenerationStats::default()), ..Answer::default() };
         parent = library.add(&chat, parent, Role::Assistant, None, &text, Some(record));
     }
     let last = parent.ok_or_else(|| anyhow!("the conversation takes no messages"))?;
@@ -187,7 +197,13 @@ fn scrolling(seconds: f64) -> Result<Frames> {
         // Three seconds one way, three the other: about 1500 points each frame's notch would be a page.
         let up = (begun.elapsed().as_secs_f64() / 3.0) as u64 % 2 == 0;
         let delta = Vec2::new(0.0, if up { 400.0 } else { -400.0 });
-        screen.event(Event::MouseWheel { unit: MouseWheelUnit::Point, delta, phase: TouchPhase::Move, modifiers: Modifiers::NONE });
+        screen.event(Event::MouseWheel {
+            unit: MouseWheelUnit::Point,
+            delta,
+            phase: TouchPhase::Move,
+            source: MouseWheelSource::Wheel,
+            modifiers: Modifiers::NONE,
+        });
         frames.push(screen.frame());
     }
     Ok(Frames(frames))
@@ -251,7 +267,10 @@ fn speed(stats: &GenerationStats) -> f64 {
 fn alone(args: &WindowArgs, threads: usize) -> Result<f64> {
     let checkpoint = Checkpoint::tiny()?;
     let settings = load_settings(args, threads);
-    let options = EngineOptions { trace: false, ..pleiad_app::loading::options::engine(&settings, &checkpoint.config).map_err(|e| anyhow!("{e}"))? };
+    let options = EngineOptions {
+        trace: false,
+        ..pleiad_app::loading::options::engine(&settings, &checkpoint.config).map_err(|e| anyhow!("{e}"))?
+    };
     let engine = Engine::start(pollster::block_on(load(&checkpoint, options, &mut |_, _| {}))?)?;
     let prompt = checkpoint.tokenizer.as_ref().ok_or_else(|| anyhow!("no vocabulary"))?.encode(STORY, true)?;
     let options = GenerateOptions { max_tokens: Some(args.n), ..GenerateOptions::default() };

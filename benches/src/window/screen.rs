@@ -16,12 +16,7 @@ use pleiad_app::{
     chats::{Setup, storage::Memory},
     loading::Source,
     settings::Settings,
-    ui::{
-        App,
-        app::Start,
-        experts::paint,
-        files::NoFiles,
-    },
+    ui::{App, app::Start, experts::paint, files::NoFiles},
 };
 
 /// Size of the picture, in points and pixels.
@@ -119,8 +114,10 @@ impl Screen {
         let (device, queue) = (&self.state.device, &self.state.queue);
         let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut renderer = self.state.renderer.write();
-        for (id, delta) in &output.textures_delta.set {
-            renderer.update_texture(device, queue, *id, delta);
+        for (id, deltas) in &output.textures_delta.set {
+            for delta in deltas {
+                renderer.update_texture(device, queue, *id, delta);
+            }
         }
         let before = renderer.update_buffers(device, queue, &mut encoder, &shapes, &screen);
         {

@@ -1,6 +1,6 @@
 //! What actions do.
 
-use eframe::egui::{Context, OpenUrl};
+use egui::{Context, OpenUrl};
 
 use super::App;
 use crate::{

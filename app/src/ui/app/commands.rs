@@ -1,18 +1,13 @@
 //! What commands do, and when they can be given.
 
-use eframe::egui::{Context, ViewportCommand};
+use egui::{Context, Event, ViewportCommand};
 
 use super::App;
 use crate::{
     chats::{ChatId, Message, MessageId, Stop},
     loading::Source,
     settings::ThemeChoice,
-    ui::{
-        Action, Command, Page,
-        chat::ChatView,
-        action::ExportFormat,
-        files::Want,
-    },
+    ui::{Action, Command, Page, action::ExportFormat, chat::ChatView, files::Want},
 };
 
 /// A step of text size.
@@ -28,6 +23,10 @@ impl App {
         let typing = ctx.memory(|m| m.focused()).is_some_and(|id| id != ChatView::input_id());
         let escape_taken = self.chat_view.takes_escape() || typing || ctx.any_popup_open();
         let pressed = Command::pressed(ctx, &|c| self.can(c) && !(c == Command::Stop && escape_taken));
+        // Some systems send the character of Alt+2 along with the key.
+        if pressed.iter().any(|c| c.shortcut().is_some_and(|s| s.modifiers.any())) {
+            ctx.input_mut(|i| i.events.retain(|e| !matches!(e, Event::Text(_))));
+        }
         pressed.into_iter().map(Action::Run).collect()
     }
 
@@ -157,7 +156,7 @@ impl App {
             Command::ToggleRecording => self.toggle_recording(),
             Command::ToggleTheme => {
                 let mut settings = self.settings.clone();
-                settings.theme = if ctx.theme() == eframe::egui::Theme::Dark { ThemeChoice::Light } else { ThemeChoice::Dark };
+                settings.theme = if ctx.theme() == egui::Theme::Dark { ThemeChoice::Light } else { ThemeChoice::Dark };
                 self.set_settings(ctx, settings);
             }
             Command::LargerText => self.resize_text(ctx, TEXT_STEP),

@@ -1,6 +1,6 @@
 //! Where panels are.
 
-use eframe::egui::{self, Align, CentralPanel, Context, Frame, Layout, Panel, RichText, Ui};
+use egui::{self, Align, CentralPanel, Context, Frame, Layout, Panel, RichText, Ui};
 
 use super::{App, HITS};
 use crate::{
@@ -8,17 +8,9 @@ use crate::{
     loading::LoadedModel,
     settings::WindowPlace,
     ui::{
-        Action, Command, Page, Theme,
-        chat::ChatContext,
-        experts::ExpertsContext,
-        icons::Icon,
-        parts::muted,
-        performance::PerformanceContext,
-        picker::PickerContext,
-        preferences::preferences_ui,
-        setup::SetupContext,
-        sidebar::SidebarContext,
-        theme,
+        Action, Command, Page, Theme, chat::ChatContext, experts::ExpertsContext, icons::Icon, parts::muted,
+        performance::PerformanceContext, picker::PickerContext, preferences::preferences_ui, setup::SetupContext,
+        sidebar::SidebarContext, theme,
     },
 };
 
@@ -137,8 +129,7 @@ impl App {
             if Icon::List.button(ui, Command::ToggleSidebar.name(), &tip(ui, Command::ToggleSidebar)).clicked() {
                 out.push(Action::Run(Command::ToggleSidebar));
             }
-            if self.page != Page::Chat
-                && Icon::Back.button(ui, "Back to the conversation", &tip(ui, Command::ShowChat)).clicked()
+            if self.page != Page::Chat && Icon::Back.button(ui, "Back to the conversation", &tip(ui, Command::ShowChat)).clicked()
             {
                 out.push(Action::Go(Page::Chat));
             }
@@ -148,8 +139,7 @@ impl App {
                     out.push(Action::Run(Command::OpenPalette));
                 }
                 let experts = if narrow { self.page == Page::Experts } else { chat && self.settings.experts };
-                if Icon::Experts.toggle(ui, experts, Command::ToggleExperts.name(), &tip(ui, Command::ToggleExperts)).clicked()
-                {
+                if Icon::Experts.toggle(ui, experts, Command::ToggleExperts.name(), &tip(ui, Command::ToggleExperts)).clicked() {
                     out.push(Action::Run(Command::ToggleExperts));
                 }
                 let on = chat && self.setup_open;

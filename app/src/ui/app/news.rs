@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use eframe::egui::Context;
+use egui::Context;
 
 use super::{ANSWERS, App};
 use crate::{
@@ -156,7 +156,8 @@ impl App {
                     self.open(first);
                 }
             }
-            Err(why) => self.complain(format!("{name} cannot be imported: {why}")),
+            // The words name the file.
+            Err(why) => self.complain(why),
         }
     }
 

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use eframe::egui::{
-    Align, Color32, FontId, Frame, Id, Label, Layout, RichText, ScrollArea, TextFormat, TextStyle, Ui, text::LayoutJob,
-};
+use egui::{Align, Color32, FontId, Frame, Id, Label, Layout, RichText, ScrollArea, TextFormat, TextStyle, Ui, text::LayoutJob};
 use egui_commonmark::syntect::{
     easy::HighlightLines,
     highlighting::{self, HighlightState, ThemeSet},
@@ -168,7 +166,7 @@ fn contrast(a: Color32, b: Color32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use eframe::egui::Context;
+    use egui::Context;
 
     use super::*;
 
@@ -176,7 +174,7 @@ mod tests {
     fn code_under_way_has_the_colours_of_the_whole_and_can_be_read() {
         let text = "fn main() {\n    /* open\n    still */ let s = \"日本\";\n}\n// end";
         let ctx = Context::default();
-        for theme in [eframe::egui::Theme::Dark, eframe::egui::Theme::Light] {
+        for theme in [egui::Theme::Dark, egui::Theme::Light] {
             ctx.set_theme(theme);
             let t = Theme::of(&ctx);
             let look = Look { font: FontId::monospace(13.0), dark: t.dark, lang: "rust".into() };

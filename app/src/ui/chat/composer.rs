@@ -1,6 +1,6 @@
 //! The box to write in, and how much of the context is in use.
 
-use eframe::egui::{
+use egui::{
     Align, Event, Frame, Id, ImeEvent, Key, Layout, Margin, ProgressBar, Rect, RichText, Role, ScrollArea, Stroke, TextEdit,
     TextStyle, Ui, UiBuilder, Vec2, pos2,
 };

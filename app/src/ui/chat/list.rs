@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use eframe::egui::{Id, Key, Layout, Modifiers, Rangef, Rect, ScrollArea, TextStyle, Ui, UiBuilder, Vec2, pos2, scroll_area};
+use egui::{Id, Key, Layout, Modifiers, Rangef, Rect, ScrollArea, TextStyle, Ui, UiBuilder, Vec2, pos2, scroll_area};
 
 use super::super::theme;
 use crate::chats::{Message, MessageId, Tree};
@@ -28,7 +28,7 @@ pub(super) fn path(tree: &Tree) -> Vec<Shown<'_>> {
         let (siblings, index) = tree.siblings(id);
         Some(Shown { message: tree.get(id)?, siblings, index })
     };
-    tree.path().into_iter().filter_map(shown).collect()
+    tree.shown_path().iter().copied().filter_map(shown).collect()
 }
 
 /// Space between messages.
@@ -284,7 +284,7 @@ fn finish(ui: &Ui, changed: bool, end: Option<f32>) -> Option<f32> {
 
 /// Draws a message into `rect` without moving anything else. Returns its height.
 fn message_scope(ui: &mut Ui, id: Id, rect: Rect, draw: impl FnOnce(&mut Ui)) -> f32 {
-    let layout = Layout::top_down(eframe::egui::Align::Min);
+    let layout = Layout::top_down(egui::Align::Min);
     let mut child = ui.new_child(UiBuilder::new().scope_id(id).max_rect(rect).layout(layout));
     child.set_width(rect.width());
     draw(&mut child);

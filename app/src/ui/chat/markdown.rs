@@ -5,7 +5,7 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use eframe::egui::{TextStyle, Ui, UiBuilder, Vec2};
+use egui::{TextStyle, Ui, UiBuilder, Vec2};
 use egui_commonmark::{CommonMarkCache, CommonMarkViewer};
 
 use super::{

@@ -1,11 +1,14 @@
-//! Formulas, in a readable form: the TeX source with its common commands as characters.
+//! Formulas: typeset where they can be, else in a readable form, their common commands as characters.
 
-use eframe::egui::{FontFamily, FontId, Label, TextFormat, TextStyle, Ui, text::LayoutJob};
+use egui::{FontFamily, FontId, Label, TextFormat, TextStyle, Ui, text::LayoutJob};
 
-use super::super::Theme;
+use super::super::{Theme, formula::formula_ui};
 
 /// Draws a formula. `inline`: within a line of text.
 pub fn math_ui(ui: &mut Ui, tex: &str, inline: bool) {
+    if formula_ui(ui, tex, inline) {
+        return;
+    }
     let text = readable(tex);
     let size = TextStyle::Body.resolve(ui.style()).size * if inline { 1.0 } else { 1.1 };
     let color = Theme::of(ui.ctx()).strong;

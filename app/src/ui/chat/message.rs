@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use eframe::egui::{
+use egui::{
     Align, Button, Frame, Id, Key, Label, Layout, Margin, ProgressBar, Rect, RichText, Role, Stroke, StrokeKind, TextEdit,
     TextStyle, Ui, UiBuilder, Vec2, pos2,
 };
@@ -153,11 +153,8 @@ impl Messages {
         body.refresh(&message.text, thinking, live.is_some());
 
         let rect = Rect::from_min_size(ui.cursor().min, Vec2::new(ui.available_width(), f32::INFINITY));
-        let mut link = Link {
-            lit: cx.lit.filter(|s| s.message == message.id).map(|s| s.bytes.clone()),
-            pointing: ui.rect_contains_pointer(rect),
-            pointed: None,
-        };
+        let mut link =
+            Link { lit: cx.lit_in(message.id).map(|s| s.bytes.clone()), pointing: ui.rect_contains_pointer(rect), pointed: None };
         let mut first_thought = true;
         let count = body.segments.len();
         for (i, (segment, document)) in body.segments.iter().zip(&mut body.documents).enumerate() {
@@ -186,7 +183,7 @@ impl Messages {
             });
         }
         if let Some(bytes) = link.pointed {
-            *said.pointed = Some(Span { message: message.id, bytes });
+            *said.pointed = cx.chat.map(|c| Span { chat: c.id.clone(), message: message.id, bytes });
         }
         self.bodies.insert(message.id, body);
         if let Some(live) = live {
@@ -313,7 +310,7 @@ impl Messages {
             let escape = ui.input(|i| i.key_pressed(Key::Escape) || i.key_down(Key::Escape));
             if escape && (had_focus || response.has_focus() || response.lost_focus()) {
                 keep = false;
-                ui.input_mut(|i| i.consume_key(eframe::egui::Modifiers::NONE, Key::Escape));
+                ui.input_mut(|i| i.consume_key(egui::Modifiers::NONE, Key::Escape));
             }
             ui.horizontal_wrapped(|ui| {
                 let changed = editor.text != message.text && !editor.text.trim().is_empty();
@@ -365,7 +362,7 @@ fn person_ui(ui: &mut Ui, cx: &ChatContext<'_>, message: &Message) {
     let galley = ui.painter().layout(message.text.clone(), font, t.text, room);
     let width = galley.size().x.ceil().max(12.0) + 2.0 * theme::PAD;
     let rect = Rect::from_min_max(pos2(column.right() - width, column.top()), column.right_bottom());
-    let mut link = Link { lit: cx.lit.filter(|s| s.message == message.id).map(|s| s.bytes.clone()), ..Link::default() };
+    let mut link = Link { lit: cx.lit_in(message.id).map(|s| s.bytes.clone()), ..Link::default() };
     ui.scope_builder(UiBuilder::new().id_salt("bubble").max_rect(rect), |ui| {
         let frame = Frame::new().fill(t.bubble).corner_radius(theme::ROUND).inner_margin(Margin::same(theme::PAD as i8));
         frame.show(ui, |ui| {
@@ -401,7 +398,7 @@ fn author_ui(ui: &mut Ui, cx: &ChatContext<'_>, message: &Message) {
                 let rect = ui.allocate_space(Vec2::splat(14.0)).1;
                 let font = TextStyle::Small.resolve(ui.style());
                 ui.painter().circle_filled(rect.center(), 7.5, color);
-                ui.painter().text(rect.center(), eframe::egui::Align2::CENTER_CENTER, initial, font, t.page);
+                ui.painter().text(rect.center(), egui::Align2::CENTER_CENTER, initial, font, t.page);
                 ui.label(RichText::new(author).color(color).text_style(Theme::small()).strong())
             })
             .inner

@@ -36,7 +36,7 @@ mod words;
 
 use std::ops::Range;
 
-use eframe::egui::{Align, Id, Layout, Rect, Role, Sense, Ui, UiBuilder, Vec2, WidgetInfo, accesskit::Live as LiveRegion, pos2};
+use egui::{Align, Id, Layout, Rect, Role, Sense, Ui, UiBuilder, Vec2, WidgetInfo, accesskit::Live as LiveRegion, pos2};
 use pleiad_models::Role as Speaker;
 
 use super::{Action, Command, Theme, theme};
@@ -52,6 +52,8 @@ use message::{Editor, Messages, Said};
 /// Words of a message that are linked with a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
+    /// In which conversation.
+    pub chat: ChatId,
     /// Which message.
     pub message: MessageId,
     /// Where in its text, in bytes.
@@ -76,6 +78,13 @@ pub struct ChatContext<'a> {
     pub lit: Option<&'a Span>,
     /// What a person has chosen.
     pub settings: &'a Settings,
+}
+
+impl ChatContext<'_> {
+    /// Words of that message to light.
+    fn lit_in(&self, message: MessageId) -> Option<&Span> {
+        self.lit.filter(|s| s.message == message && self.chat.is_some_and(|c| c.id == s.chat))
+    }
 }
 
 /// What the conversation keeps between frames.

@@ -1,6 +1,6 @@
 //! Reasoning: the line above it, which folds and unfolds it, and how it stands out from the answer.
 
-use eframe::egui::{Button, RichText, Role, Stroke, Ui, UiBuilder, Vec2, WidgetInfo};
+use egui::{Button, RichText, Role, Stroke, Ui, UiBuilder, Vec2, WidgetInfo};
 
 use super::super::{Theme, parts};
 use crate::talk::{Live, live::Stage};
@@ -28,7 +28,7 @@ pub(super) fn fold_header(ui: &mut Ui, words: &str, open: bool) -> bool {
     } else {
         vec![left + Vec2::new(-2.5, -4.5), left + Vec2::new(2.5, 0.0), left + Vec2::new(-2.5, 4.5)]
     };
-    ui.painter().add(eframe::egui::Shape::line(points, Stroke::new(1.5, t.muted)));
+    ui.painter().add(egui::Shape::line(points, Stroke::new(1.5, t.muted)));
     let enabled = response.enabled();
     response.widget_info(|| WidgetInfo::labeled(Role::Button, enabled, words));
     ui.ctx().accesskit_node_builder(response.id, |node| node.set_expanded(open));

@@ -1,6 +1,6 @@
 //! What is shown where there is nothing to show: no model, a model that is being loaded, no conversation.
 
-use eframe::egui::{Align, Button, Layout, ProgressBar, RichText, Role, Ui, Vec2};
+use egui::{Align, Button, Layout, ProgressBar, RichText, Role, Ui, Vec2};
 
 use super::{
     super::{Action, Command, Theme, parts, theme},

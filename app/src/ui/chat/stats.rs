@@ -1,6 +1,6 @@
 //! What an answer took, in words.
 
-use eframe::egui::{Grid, RichText, Ui};
+use egui::{Grid, RichText, Ui};
 
 use super::super::{Theme, parts};
 use crate::{

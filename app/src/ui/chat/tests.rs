@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use eframe::egui::{
-    Event, ImeEvent, Key, Modifiers, MouseWheelSource, MouseWheelUnit, Theme as Mode, TouchPhase, Vec2, accesskit, vec2,
-};
+use egui::{Event, ImeEvent, Key, Modifiers, MouseWheelSource, MouseWheelUnit, Theme as Mode, TouchPhase, Vec2, accesskit, vec2};
 use egui_kittest::{
     Harness,
     kittest::{NodeT as _, Queryable as _},
@@ -362,7 +360,7 @@ fn words_are_found_under_the_pointer_and_can_be_lit() {
         h.hover_at(pos2(x, rect.center().y));
         h.run();
         let start = text.match_indices("cat").nth(nth).unwrap().0;
-        let expected = Span { message: MessageId(2), bytes: start..start + 3 };
+        let expected = Span { chat: h.state().chat.id.clone(), message: MessageId(2), bytes: start..start + 3 };
         assert_eq!(h.state().view.pointed, Some(expected.clone()), "{label} {rect:?}");
         h.state_mut().lit = Some(expected);
         h.run();

@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
-use eframe::egui::{Color32, Galley, LayerId, Pos2, Rect, Shape, Ui, epaint::text::cursor::CCursor, layers::ShapeIdx, pos2};
+use egui::{Color32, Galley, LayerId, Pos2, Rect, Shape, Ui, epaint::text::cursor::CCursor, layers::ShapeIdx, pos2};
 
 /// What is to be lit and what was found to be pointed at, in bytes of a message.
 #[derive(Debug, Default)]

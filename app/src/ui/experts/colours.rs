@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 
-use eframe::egui::Color32;
+use egui::Color32;
 
 use crate::{
     activity::{Home, Scale},

@@ -1,6 +1,6 @@
 //! What the colours mean.
 
-use eframe::egui::{
+use egui::{
     self, Align2, Color32, Mesh, Pos2, Rect, Response, Role, Sense, Shape as Drawn, Stroke, StrokeKind, Ui, Vec2, pos2, vec2,
 };
 

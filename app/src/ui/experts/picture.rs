@@ -2,7 +2,7 @@
 
 mod font;
 
-use eframe::egui::Color32;
+use egui::Color32;
 
 use super::{
     colours::{INK, INK_MUTED, Look, PAPER, colours_of, look_of, sample},

@@ -1,6 +1,6 @@
 //! The list of shortcuts.
 
-use eframe::egui::{self, Context, Id, Label, Modal, RichText, ScrollArea, Ui};
+use egui::{self, Context, Id, Label, Modal, RichText, ScrollArea, Ui};
 
 use crate::ui::{Command, Theme, command::Group, parts, theme};
 

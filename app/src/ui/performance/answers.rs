@@ -1,6 +1,6 @@
 //! What the last answers took.
 
-use eframe::egui::{Color32, Role, Ui, Vec2b};
+use egui::{Color32, Role, Ui, Vec2b};
 use egui_plot::{HoverPosition, Line, Plot, PlotPoints, Points};
 use pleiad_runtime::engine::GenerationStats;
 

@@ -1,6 +1,6 @@
 //! The devices there are.
 
-use eframe::egui::{RichText, Ui};
+use egui::{RichText, Ui};
 
 use super::{card, facts_ui};
 use crate::{

@@ -1,6 +1,6 @@
 //! What frames of the window take.
 
-use eframe::egui::{Role, Ui};
+use egui::{Role, Ui};
 use egui_plot::{HLine, HoverPosition, Line, LineStyle, PlotPoints};
 
 use super::{answers::quiet, card};

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use eframe::egui::Theme as Light;
+use egui::Theme as Light;
 use egui_kittest::{Harness, kittest::Queryable};
 use pleiad_runtime::{
     executor::DeviceStats,

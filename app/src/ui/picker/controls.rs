@@ -1,6 +1,6 @@
 //! How a model is loaded: device, memory budget, context, misses.
 
-use eframe::egui::{Align, ComboBox, DragValue, Id, Layout, Slider, SliderClamping, Ui, vec2};
+use egui::{Align, ComboBox, DragValue, Id, Layout, Slider, SliderClamping, Ui, vec2};
 use pleiad_runtime::{
     DeviceChoice,
     experts::ways::{Way, WayChoice},

@@ -1,6 +1,6 @@
 //! A bar of what lies where.
 
-use eframe::egui::{
+use egui::{
     Color32, CornerRadius, Grid, Painter, Rect, RichText, Role, Sense, Shape, Stroke, TextStyle, Ui, Vec2, WidgetInfo, pos2, vec2,
 };
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use eframe::egui::{Key, Theme as Light};
+use egui::{Key, Theme as Light};
 use egui_kittest::{Harness, kittest::Queryable};
 use pleiad_models::Checkpoint;
 

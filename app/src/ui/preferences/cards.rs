@@ -1,6 +1,6 @@
 //! The cards of the page, each changing a copy of the settings. Each says whether it changed it.
 
-use eframe::egui::{self, Button, Color32, Id, Label, Layout, Mesh, Rect, Response, RichText, Slider, TextEdit, Ui, Vec2};
+use egui::{self, Button, Color32, Id, Label, Layout, Mesh, Rect, Response, RichText, Slider, TextEdit, Ui, Vec2};
 use pleiad_runtime::{
     Activations,
     experts::ways::{Way, WayChoice},
@@ -12,9 +12,9 @@ use crate::{
     ui::{
         Action, Command,
         experts::colours,
+        icons::Icon,
         parts,
         setup::inputs::{self, Taken},
-        icons::Icon,
         theme,
     },
 };

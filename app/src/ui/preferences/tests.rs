@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-use eframe::egui::{Key, Role};
+use egui::{Key, Role};
 use egui_kittest::{Harness, kittest::Queryable as _};
 use pleiad_runtime::{
     Activations,

@@ -1,6 +1,6 @@
 //! Sliders and fields whose values are taken when a person is done with them.
 
-use eframe::egui::{Id, Key, Response, RichText, Slider, SliderClamping, Stroke, TextEdit, Ui, accesskit};
+use egui::{Id, Key, Response, RichText, Slider, SliderClamping, Stroke, TextEdit, Ui, accesskit};
 
 use crate::ui::Theme;
 

@@ -1,6 +1,6 @@
 //! Sampling parameters, each with its default and a way back to it.
 
-use eframe::egui::{self, Id, Layout, Slider, Ui};
+use egui::{self, Id, Layout, Slider, Ui};
 use pleiad_runtime::SamplingParams;
 
 use super::inputs;

@@ -1,6 +1,6 @@
 //! Named sets of sampling settings.
 
-use eframe::egui::{Button, ComboBox, TextEdit, Ui};
+use egui::{Button, ComboBox, TextEdit, Ui};
 
 use super::{SetupContext, SetupView};
 use crate::{
@@ -99,7 +99,7 @@ impl SetupView {
             let possible = !trimmed.is_empty() && refused.is_none();
             let button = Button::new(if replaces { "Replace" } else { "Save" });
             let clicked = ui.add_enabled(possible, button).clicked();
-            let entered = edit.lost_focus() && ui.input(|i| i.key_pressed(eframe::egui::Key::Enter));
+            let entered = edit.lost_focus() && ui.input(|i| i.key_pressed(egui::Key::Enter));
             if possible && (clicked || entered) {
                 let preset = Preset { name: trimmed.to_owned(), sampling: sampling.clone() };
                 let mut settings = settings.clone();

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-use eframe::egui::{Key, Role};
+use egui::{Key, Role};
 use egui_kittest::{
     Harness,
     kittest::{NodeT as _, Queryable as _},
@@ -66,7 +66,7 @@ fn nothing_is_asked_for_without_a_change() {
 #[test]
 fn texts_are_taken_when_they_change() {
     let mut h = harness(State::default());
-    h.get_by_label("System prompt").focus();
+    h.get_by_role_and_label(Role::MultilineTextInput, "System prompt").focus();
     h.run();
     h.get_by_role_and_label(Role::MultilineTextInput, "System prompt").type_text("Be brief");
     h.run();
@@ -99,10 +99,10 @@ fn a_slider_sets_a_parameter_and_goes_back() {
 fn a_dragged_slider_is_taken_once() {
     let mut h = harness(State::default());
     let rect = h.get_by_role_and_label(Role::Slider, "Top-p").rect();
-    h.drag_at(rect.left_center() + eframe::egui::vec2(4.0, 0.0));
+    h.drag_at(rect.left_center() + egui::vec2(4.0, 0.0));
     h.run();
     for x in [0.3, 0.4, 0.5] {
-        h.hover_at(rect.lerp_inside(eframe::egui::vec2(x, 0.5)));
+        h.hover_at(rect.lerp_inside(egui::vec2(x, 0.5)));
         h.run();
     }
     assert!(h.state().out.is_empty());

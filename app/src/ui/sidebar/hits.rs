@@ -1,6 +1,6 @@
 //! What a search has found.
 
-use eframe::egui::{self, Id, Rect, RichText, Role, ScrollArea, Sense, TextFormat, TextStyle, Ui, Vec2, text::LayoutJob};
+use egui::{self, Id, Rect, RichText, Role, ScrollArea, Sense, TextFormat, TextStyle, Ui, Vec2, text::LayoutJob};
 
 use super::{SidebarContext, SidebarView, elided, focus_row, ground, moved, nothing_ui};
 use crate::{

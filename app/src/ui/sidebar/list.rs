@@ -1,15 +1,12 @@
 //! The list itself: groups, rows, their menus, and the editor of a title.
 
-use eframe::egui::{
+use egui::{
     self, EventFilter, Id, Key, Popup, Rect, RichText, Role, ScrollArea, Sense, TextEdit, TextStyle, Ui, UiBuilder, Vec2,
     WidgetInfo, text::CCursorRange,
 };
 
 use super::super::icons::{self, Icon};
-use super::{
-    SidebarContext, SidebarView, Step, elided, focus_row, ground,
-    moved, nothing_ui, pressed,
-};
+use super::{SidebarContext, SidebarView, Step, elided, focus_row, ground, moved, nothing_ui, pressed};
 use crate::{
     chats::{ChatId, Summary},
     ui::{Action, Theme, action::ExportFormat, parts, theme},

@@ -1,6 +1,6 @@
 //! Numbers of layers and experts beside the cells.
 
-use eframe::egui::{Align2, FontId, Rect, Ui, Vec2, pos2, vec2};
+use egui::{Align2, FontId, Rect, Ui, Vec2, pos2, vec2};
 
 use super::{Grid, layout::Kind};
 use crate::{

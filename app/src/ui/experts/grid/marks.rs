@@ -1,6 +1,6 @@
 //! Outlines of cells on top of them. All are rectangles at whole pixels, so that they are crisp without anti-aliasing.
 
-use eframe::egui::{Color32, Mesh, Rect, Vec2, pos2};
+use egui::{Color32, Mesh, Rect, Vec2, pos2};
 
 /// A frame of `width` pixels around a rectangle.
 fn frame(mesh: &mut Mesh, inner: Rect, width: f32, colour: Color32) {

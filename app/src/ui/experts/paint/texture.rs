@@ -1,8 +1,6 @@
 //! The cells as a texture, for graphics interfaces whose fragment shaders read no buffers.
 
-use eframe::egui::{
-    Color32, ColorImage, Context, Mesh, Painter, Pos2, Rect, Shape as Drawn, TextureHandle, TextureOptions, pos2, vec2,
-};
+use egui::{Color32, ColorImage, Context, Mesh, Painter, Pos2, Rect, Shape as Drawn, TextureHandle, TextureOptions, pos2, vec2};
 
 use super::super::{
     colours::{Pattern, look_of},

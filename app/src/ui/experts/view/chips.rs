@@ -1,6 +1,6 @@
 //! What the experts did, in a few numbers.
 
-use eframe::egui::{Color32, Ui, vec2};
+use egui::{Color32, Ui, vec2};
 
 use crate::ui::{Theme, parts};
 

@@ -34,13 +34,13 @@ pub fn tokens(a: &Activity) -> Range<usize> {
 
 /// The token whose words are pointed at.
 pub fn find(a: &Activity, span: &Span) -> Option<usize> {
-    a.tokens().under(None, span.message, span.bytes.start)
+    a.tokens().under(Some(&span.chat), span.message, span.bytes.start)
 }
 
 /// The words of a token.
 pub fn span_of(row: &TokenRow) -> Option<Span> {
-    let (_, message) = row.message.as_ref()?;
-    (!row.bytes.is_empty()).then(|| Span { message: *message, bytes: row.bytes.clone() })
+    let (chat, message) = row.message.as_ref()?;
+    (!row.bytes.is_empty()).then(|| Span { chat: chat.clone(), message: *message, bytes: row.bytes.clone() })
 }
 
 /// Where every expert is; `None`: it is not known.

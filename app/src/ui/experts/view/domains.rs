@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use eframe::egui::{
+use egui::{
     self, Button, ColorImage, Grid, Image, Role, TextEdit, TextureHandle, TextureOptions, Ui, Vec2, WidgetInfo,
     load::SizedTexture, vec2,
 };

@@ -1,6 +1,6 @@
 //! What is known of one expert.
 
-use eframe::egui::{Grid, RichText, Ui};
+use egui::{Grid, RichText, Ui};
 
 use crate::{
     activity::{Facts, Home, Shape},

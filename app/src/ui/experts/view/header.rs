@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use eframe::egui::{Button, ComboBox, RichText, Role, Slider, Ui, WidgetInfo};
+use egui::{Button, ComboBox, RichText, Role, Slider, Ui, WidgetInfo};
 
 use crate::{
     activity::{Mode, Snapshot},

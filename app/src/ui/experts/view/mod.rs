@@ -32,7 +32,7 @@ pub mod transport;
 
 use std::sync::Arc;
 
-use eframe::egui::Ui;
+use egui::Ui;
 use pleiad_runtime::experts::trace::TraceFormat;
 
 use crate::{

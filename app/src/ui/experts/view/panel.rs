@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use eframe::egui::{self, Button, PopupAnchor, Rect, Role, ScrollArea, Tooltip, Ui, UiBuilder, WidgetInfo, vec2};
+use egui::{self, Button, PopupAnchor, Rect, Role, ScrollArea, Tooltip, Ui, UiBuilder, WidgetInfo, vec2};
 
 use super::{
     ExpertsView, Tab,

@@ -1,6 +1,6 @@
 //! What more room on the GPU would buy: the hit rate that the tokens seen would have had with other numbers of slots.
 
-use eframe::egui::{Role, Slider, Ui, WidgetInfo};
+use egui::{Role, Slider, Ui, WidgetInfo};
 use egui_plot::{HLine, HoverPosition, Line, LineStyle, Plot, PlotPoint, PlotPoints, VLine};
 
 use crate::{

@@ -370,6 +370,9 @@ pub fn shown(text: &str) -> String {
             '\r' => short.push_str("\\r"),
             '\t' => short.push_str("\\t"),
             ' ' => short.push('·'),
+            // The marks of DeepSeek's control tokens, which few fonts have.
+            '｜' => short.push('|'),
+            '▁' => short.push('_'),
             c if c.is_control() => short.push('?'),
             c => short.push(c),
         }

@@ -1,6 +1,6 @@
 //! The grid as a table: the cells with the largest numbers, for those who do not see colours and for exact values.
 
-use eframe::egui::{self, Align, Button, Layout, Rect, RichText, Role, Shape, Stroke, Ui, WidgetInfo, vec2};
+use egui::{self, Align, Button, Layout, Rect, RichText, Role, Shape, Stroke, Ui, WidgetInfo, vec2};
 use egui_extras::{Column as Width, TableBuilder};
 
 use super::facts::{home_name, percent};

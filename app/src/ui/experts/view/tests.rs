@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-use eframe::egui::{self, Key, Vec2, vec2};
+use egui::{self, Key, Vec2, vec2};
 use egui_kittest::{Harness, kittest::Queryable as _};
 
 use super::*;
@@ -142,7 +142,10 @@ fn a_token_that_is_pointed_at_marks_its_word_and_lights_its_experts() {
     h.run_steps(3);
     let row = |h: &Harness<'_, World>, n: usize| h.state().activity.as_ref().unwrap().tokens().get(n).cloned().unwrap();
     let newest = row(&h, 99);
-    assert_eq!(h.state().view.lit, Some(Span { message: fixture::place().1, bytes: newest.bytes.clone() }));
+    assert_eq!(
+        h.state().view.lit,
+        Some(Span { chat: fixture::place().0, message: fixture::place().1, bytes: newest.bytes.clone() })
+    );
     let lit = h.state().view.data.lit.clone().unwrap();
     assert_eq!((lit.0.1, lit.1.len()), (99, 12));
 
@@ -164,7 +167,8 @@ fn a_token_that_is_pointed_at_marks_its_word_and_lights_its_experts() {
 fn a_word_that_is_pointed_at_lights_its_experts() {
     let mut w = world(100);
     let row = w.activity.as_ref().unwrap().tokens().get(42).cloned().unwrap();
-    w.pointed = Some(Span { message: fixture::place().1, bytes: row.bytes.start + 1..row.bytes.start + 2 });
+    w.pointed =
+        Some(Span { chat: fixture::place().0, message: fixture::place().1, bytes: row.bytes.start + 1..row.bytes.start + 2 });
     w.view.header.mode = Mode::Now;
     let h = harness(w, NARROW);
     let lit = h.state().view.data.lit.clone().unwrap();

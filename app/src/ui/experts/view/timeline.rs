@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use eframe::egui::{self, Color32, RangeSlider, Response, Role, Sense, Ui, WidgetInfo, vec2};
+use egui::{self, Color32, RangeSlider, Response, Role, Sense, Ui, WidgetInfo, vec2};
 use egui_plot::{AxisHints, HoverPosition, Line, Plot, PlotPoint, PlotPoints, Span};
 
 use crate::{

@@ -1,6 +1,6 @@
 //! Recording, export and import, and the replay of a record.
 
-use eframe::egui::{Button, RichText, Role, Slider, Ui};
+use egui::{Button, RichText, Role, Slider, Ui};
 
 use crate::{
     activity::record::Recorder,
