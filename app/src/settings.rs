@@ -56,6 +56,9 @@ pub struct LoadSettings {
     pub threads: Option<usize>,
 }
 
+/// Changes how a model is loaded.
+pub type LoadChange = Box<dyn FnOnce(&mut LoadSettings)>;
+
 /// A named set of sampling settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preset {

@@ -18,7 +18,7 @@ use crate::{
         storage::{Folder, Memory, Storage},
     },
     loading::Source,
-    settings::{LoadSettings, Settings, WindowPlace},
+    settings::{LoadChange, Settings, WindowPlace},
     ui::{App, app::Start, experts::paint},
 };
 
@@ -31,7 +31,7 @@ pub struct Options {
     /// The model; `None`: the last one, else the embedded one.
     pub model: Option<Source>,
     /// Changes how it is loaded, for this time.
-    pub load: Option<Box<dyn FnOnce(&mut LoadSettings)>>,
+    pub load: Option<LoadChange>,
     /// How answers are made in the conversation that it begins with; `None`: as in the last one.
     pub setup: Option<Setup>,
     /// Where conversations and settings are kept; `None`: where the system keeps such things.

@@ -40,7 +40,7 @@ use crate::{
     activity::{Activity, Shape},
     chats::{ChatId, Hit, Library, Setup, storage::Storage},
     loading::{Examined, Models, Source, Wake, devices::Devices},
-    settings::{LoadSettings, Settings},
+    settings::{LoadChange, Settings},
     talk::Talker,
 };
 
@@ -66,7 +66,7 @@ pub struct Start {
     /// The model to load; `None`: the last one, else the embedded one.
     pub model: Option<Source>,
     /// Changes how it is loaded, for this time.
-    pub load: Option<Box<dyn FnOnce(&mut LoadSettings)>>,
+    pub load: Option<LoadChange>,
     /// How answers are made in the conversation to begin with; `None`: the one that was open last goes on.
     pub setup: Option<Setup>,
     /// Whether callbacks may draw on the GPU.

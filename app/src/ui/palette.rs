@@ -221,8 +221,8 @@ fn row_ui(ui: &Ui, rect: Rect, found: &Found, chosen: bool, enabled: bool) -> eg
 /// Name and explanation with the letters that were found underlined.
 fn name_galley(ui: &Ui, found: &Found, width: f32, roomy: bool, enabled: bool, quiet: egui::Color32) -> Arc<Galley> {
     let t = Theme::of(ui.ctx());
-    let mut job = LayoutJob::default();
-    job.wrap = egui::text::TextWrapping::truncate_at_width(width.max(20.0));
+    let wrap = egui::text::TextWrapping::truncate_at_width(width.max(20.0));
+    let mut job = LayoutJob { wrap, ..LayoutJob::default() };
     let mut add = |text: &str, marks: &[usize], style: TextStyle, plain: egui::Color32| {
         let font = style.resolve(ui.style());
         let mut marks = marks.iter().copied().peekable();

@@ -32,7 +32,7 @@ struct Note {
     serial: u64,
     tone: Tone,
     text: String,
-    offer: Option<(String, Action)>,
+    offer: Option<Offer>,
     /// How often it came.
     times: u32,
     /// Seconds it still stays; infinite for problems.
@@ -41,6 +41,9 @@ struct Note {
     /// It was not drawn yet, so that no time has passed for it.
     fresh: bool,
 }
+
+/// A button on a note: what it says, and what it does.
+pub type Offer = (String, Action);
 
 /// Short notes that come and go.
 #[derive(Debug, Default)]
@@ -56,7 +59,7 @@ pub struct Toasts {
 
 impl Toasts {
     /// Adds a note; `offer`: a button on it, with what it does.
-    pub fn add(&mut self, tone: Tone, text: impl Into<String>, offer: Option<(String, Action)>) {
+    pub fn add(&mut self, tone: Tone, text: impl Into<String>, offer: Option<Offer>) {
         let text = text.into();
         let left = match (tone, &offer) {
             (Tone::Problem, _) => f64::INFINITY,
@@ -241,7 +244,7 @@ mod tests {
     type State = (Toasts, Vec<Action>);
 
     /// Frames that are half a second apart.
-    fn harness(notes: &[(Tone, &str, Option<(String, Action)>)]) -> Harness<'static, State> {
+    fn harness(notes: &[(Tone, &str, Option<Offer>)]) -> Harness<'static, State> {
         let mut toasts = Toasts::default();
         for (tone, text, offer) in notes {
             toasts.add(*tone, *text, offer.clone());
@@ -252,7 +255,7 @@ mod tests {
             .build_ui_state(|ui, s: &mut State| s.0.show(ui.ctx(), &mut s.1), (toasts, Vec::new()))
     }
 
-    fn undo() -> Option<(String, Action)> {
+    fn undo() -> Option<Offer> {
         Some(("Undo".into(), Action::Undelete(ChatId("a".into()))))
     }
 

@@ -194,8 +194,8 @@ fn scrolling(seconds: f64) -> Result<Frames> {
     let begun = Instant::now();
     screen.event(Event::PointerMoved(Pos2::new(700.0, 400.0)));
     while begun.elapsed().as_secs_f64() < seconds {
-        // Three seconds one way, three the other: about 1500 points each frame's notch would be a page.
-        let up = (begun.elapsed().as_secs_f64() / 3.0) as u64 % 2 == 0;
+        // Three seconds up, three down.
+        let up = ((begun.elapsed().as_secs_f64() / 3.0) as u64).is_multiple_of(2);
         let delta = Vec2::new(0.0, if up { 400.0 } else { -400.0 });
         screen.event(Event::MouseWheel {
             unit: MouseWheelUnit::Point,

@@ -262,7 +262,8 @@ fn rows_of_other_models_and_of_nobody_are_harmless() {
     activity.routed(9, &many, f64::INFINITY);
     assert_eq!(activity.sums().rows()[0].uses, 3);
     activity.token(9, 1, "x", 0..1, -5.0);
-    activity.token(77, 1, "y", 5..2, 1.0);
+    let (end, begin) = (2, 5);
+    activity.token(77, 1, "y", begin..end, 1.0);
     activity.end(78, 1.0);
     activity.routed(77, &many, 1.0);
     activity.residency(&[Home::Device; 3]);

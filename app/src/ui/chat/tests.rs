@@ -1,7 +1,5 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-use std::time::{Duration, Instant};
-
 use egui::{Event, ImeEvent, Key, Modifiers, MouseWheelSource, MouseWheelUnit, Theme as Mode, TouchPhase, Vec2, accesskit, vec2};
 use egui_kittest::{
     Harness,
@@ -26,7 +24,6 @@ struct World {
     settings: Settings,
     view: ChatView,
     out: Vec<Action>,
-    slowest: Duration,
 }
 
 fn message(id: u64, role: Speaker, text: &str) -> (Message, Vec<MessageId>) {
@@ -67,7 +64,6 @@ fn world(messages: Vec<(Message, Vec<MessageId>)>) -> World {
         settings: Settings::default(),
         view: ChatView::default(),
         out: Vec::new(),
-        slowest: Duration::ZERO,
     }
 }
 
@@ -80,7 +76,7 @@ fn open_in(size: Vec2, mode: Mode, world: World) -> Harness<'static, World> {
     let builder = builder.with_context_setup(|ctx| Theme::apply(ctx, &Settings::default()));
     let mut harness = builder.build_ui_state(
         |ui, w: &mut World| {
-            let World { chat, messages, live, model, loading, problem, lit, settings, view, out, slowest } = w;
+            let World { chat, messages, live, model, loading, problem, lit, settings, view, out } = w;
             let cx = ChatContext {
                 chat: Some(chat),
                 live: live.as_ref(),
@@ -94,9 +90,7 @@ fn open_in(size: Vec2, mode: Mode, world: World) -> Harness<'static, World> {
             let place = |id: MessageId, all: &[MessageId]| all.iter().position(|&s| s == id).unwrap_or(0);
             let shown: Vec<Shown<'_>> =
                 messages.iter().map(|(m, siblings)| Shown { message: m, siblings, index: place(m.id, siblings) }).collect();
-            let start = Instant::now();
             view.show_path(ui, &cx, &shown, out);
-            *slowest = (*slowest).max(start.elapsed());
         },
         world,
     );
@@ -330,15 +324,6 @@ fn a_long_conversation_lays_out_few_messages_and_never_jumps() {
         }
     }
     assert!(seen < 990, "{seen}");
-    let mut times: Vec<Duration> = (0..20)
-        .map(|_| {
-            h.state_mut().slowest = Duration::ZERO;
-            h.step();
-            h.state().slowest
-        })
-        .collect();
-    times.sort();
-    println!("a frame with 2000 messages: {:?} (median of 20)", times[10]);
 }
 
 #[test]

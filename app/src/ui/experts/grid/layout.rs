@@ -268,6 +268,8 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
     use super::*;
 
     fn shape(dense: usize, rows: usize, experts: usize, groups: usize, shared: usize) -> Shape {

@@ -1,11 +1,10 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-mod cost;
 mod pixels;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use eframe::{egui_wgpu::CallbackTrait, wgpu};
+use eframe::wgpu;
 use egui_kittest::{Harness, kittest::Queryable, wgpu::WgpuTestRenderer};
 
 use super::{super::colours::look_of, *};

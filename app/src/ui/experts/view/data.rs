@@ -76,6 +76,9 @@ fn same(a: &View, b: &View) -> bool {
 /// Something worked out, and what it was worked out from.
 type Kept<K, T> = Option<(K, T)>;
 
+/// What was counted: a revision, and the range of tokens.
+type Counted = (u64, Option<Range<usize>>);
+
 /// What is kept between frames.
 #[derive(Default)]
 pub struct Data {
@@ -85,7 +88,7 @@ pub struct Data {
     field: Option<(u64, View, Field)>,
     pub(super) lit: Kept<(u64, usize), Arc<[Cell]>>,
     facts: Kept<(u64, Cell), Option<Arc<Facts>>>,
-    chips: Kept<(u64, Option<Range<usize>>), Arc<[Chip]>>,
+    chips: Kept<Counted, Arc<[Chip]>>,
     lines: Kept<u64, Arc<Lines>>,
     rows: Option<(u64, View, (Column, bool))>,
     slots: Kept<u64, Option<f64>>,
