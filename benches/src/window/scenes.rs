@@ -274,7 +274,8 @@ fn alone(args: &WindowArgs, threads: usize) -> Result<f64> {
     let engine = Engine::start(pollster::block_on(load(&checkpoint, options, &mut |_, _| {}))?)?;
     let prompt = checkpoint.tokenizer.as_ref().ok_or_else(|| anyhow!("no vocabulary"))?.encode(STORY, true)?;
     let options = GenerateOptions { max_tokens: Some(args.n), ..GenerateOptions::default() };
-    let mut generation = engine.session().generate(prompt, SamplingParams::default(), options);
+    let session = engine.session();
+    let mut generation = session.generate(prompt, SamplingParams::default(), options);
     while let Some(event) = generation.next_blocking() {
         match event {
             Said::Done { stats, .. } => return Ok(speed(&stats)),
