@@ -46,6 +46,40 @@ pub(in crate::ui) enum Icon {
     Setup,
     /// A cross.
     Close,
+    /// A thumb that points up.
+    Good,
+    /// A thumb that points down.
+    Bad,
+    /// An arrow that goes almost all the way round: an answer anew.
+    Again,
+    /// A pencil.
+    Edit,
+    /// A triangle that points to the right.
+    Continue,
+    /// An angle that points to the left.
+    Previous,
+    /// An angle that points to the right.
+    Next,
+    /// An arrow down.
+    Down,
+    /// An arrow up.
+    Send,
+    /// A filled square.
+    Stop,
+}
+
+/// A thumb that points up, without the bar beside it.
+const THUMB: [(f32, f32); 8] =
+    [(5.0, 7.5), (7.6, 2.5), (9.4, 3.3), (9.0, 6.5), (13.3, 6.5), (12.2, 13.2), (5.0, 13.2), (5.0, 7.5)];
+
+/// Points along a circle around `(x, y)`, clockwise. `start`, from the right, and `turns` are in whole turns.
+fn arc(x: f32, y: f32, radius: f32, start: f32, turns: f32) -> Vec<(f32, f32)> {
+    const PARTS: usize = 20;
+    let on = |i| {
+        let angle = TAU * (start + turns * i as f32 / PARTS as f32);
+        (x + radius * angle.cos(), y + radius * angle.sin())
+    };
+    (0..=PARTS).map(on).collect()
 }
 
 impl Icon {
@@ -119,18 +153,14 @@ impl Icon {
             }
             Self::More => [3.0, 8.0, 13.0].into_iter().for_each(|x| dot(x, 8.0, 1.5)),
             Self::Copy => {
-                frame(2.0, 5.0, 10.5, 14.5, 1.5);
-                line(&[(5.5, 5.0), (5.5, 1.5), (14.0, 1.5), (14.0, 11.0), (10.5, 11.0)]);
+                frame(5.5, 5.5, 13.0, 13.5, 1.5);
+                line(&[(10.5, 5.5), (10.5, 2.5), (3.0, 2.5), (3.0, 10.5), (5.5, 10.5)]);
             }
             Self::Reset => {
-                const PARTS: usize = 20;
                 // Three quarters of a circle, with the arrow where it begins.
-                let on = |i: usize| {
-                    let angle = TAU * (0.625 + 0.75 * i as f32 / PARTS as f32);
-                    (8.0 + 5.5 * angle.cos(), 8.5 + 5.5 * angle.sin())
-                };
-                line(&(0..=PARTS).map(on).collect::<Vec<_>>());
-                let (x, y) = on(0);
+                let arc = arc(8.0, 8.5, 5.5, 0.625, 0.75);
+                line(&arc);
+                let (x, y) = arc[0];
                 line(&[(x, y - 4.0), (x, y), (x + 4.0, y)]);
             }
             Self::Bin => {
@@ -147,6 +177,36 @@ impl Icon {
                 painter.circle_stroke(at(8.0, 8.0), 6.5 * scale, stroke);
                 line(&[(8.0, 7.2), (8.0, 11.5)]);
                 dot(8.0, 4.8, 0.9);
+            }
+            Self::Good => {
+                line(&THUMB);
+                line(&[(2.6, 7.5), (2.6, 13.2)]);
+            }
+            Self::Bad => {
+                line(&THUMB.map(|(x, y)| (x, GRID - y)));
+                line(&[(2.6, 8.5), (2.6, 2.8)]);
+            }
+            Self::Again => {
+                line(&arc(8.0, 8.0, 5.3, 0.02, 0.8));
+                line(&[(9.2, 0.6), (10.9, 3.5), (7.7, 4.6)]);
+            }
+            Self::Edit => {
+                line(&[(3.0, 13.0), (3.7, 9.9), (10.8, 2.8), (13.2, 5.2), (6.1, 12.3), (3.0, 13.0)]);
+                line(&[(9.0, 4.6), (11.4, 7.0)]);
+            }
+            Self::Continue => line(&[(5.0, 3.0), (12.5, 8.0), (5.0, 13.0), (5.0, 3.0)]),
+            Self::Previous => line(&[(9.8, 3.5), (5.5, 8.0), (9.8, 12.5)]),
+            Self::Next => line(&[(6.2, 3.5), (10.5, 8.0), (6.2, 12.5)]),
+            Self::Down => {
+                line(&[(8.0, 2.5), (8.0, 13.0)]);
+                line(&[(3.8, 9.0), (8.0, 13.2), (12.2, 9.0)]);
+            }
+            Self::Send => {
+                line(&[(8.0, 13.5), (8.0, 3.0)]);
+                line(&[(3.8, 7.0), (8.0, 2.8), (12.2, 7.0)]);
+            }
+            Self::Stop => {
+                painter.rect_filled(Rect::from_min_max(at(4.0, 4.0), at(12.0, 12.0)), 1.5, colour);
             }
         }
     }

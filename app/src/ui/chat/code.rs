@@ -11,8 +11,8 @@ use egui_commonmark::syntect::{
 };
 
 use super::{
-    super::{Action, Theme, parts, theme},
-    icons::{self, Icon},
+    super::{Action, Theme, icons::Icon, parts, theme},
+    buttons,
 };
 
 /// Longest code that is highlighted, in bytes, and its longest line.
@@ -123,7 +123,7 @@ impl Highlighter {
             ui.horizontal(|ui| {
                 ui.label(parts::small(ui, if lang.is_empty() { "code" } else { lang }));
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                    if icons::button(ui, Icon::Copy, "Copy code", "Copy this code", None).clicked() {
+                    if buttons::button(ui, Icon::Copy, "Copy code", "Copy this code", None).clicked() {
                         out.push(Action::Copy(text.to_owned()));
                     }
                 });

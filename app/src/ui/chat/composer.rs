@@ -6,9 +6,8 @@ use egui::{
 };
 
 use super::{
-    super::{Action, Command, Theme, parts, theme},
-    ChatContext,
-    icons::{self, Icon},
+    super::{Action, Command, Theme, icons::Icon, parts, theme},
+    ChatContext, buttons,
     list::Shown,
 };
 use crate::talk::live::Stage;
@@ -165,7 +164,7 @@ fn send_ui(ui: &mut Ui, cx: &ChatContext<'_>, draft: &str, out: &mut Vec<Action>
     if let Some(live) = cx.live {
         let stopping = live.stage == Stage::Stopping;
         let tip = if stopping { "It stops with the next token".to_owned() } else { Command::Stop.tooltip(ui.ctx()) };
-        let stop = ui.add_enabled_ui(!stopping, |ui| icons::round_button(ui, Icon::Stop, "Stop", &tip, true)).inner;
+        let stop = ui.add_enabled_ui(!stopping, |ui| buttons::round_button(ui, Icon::Stop, "Stop", &tip, true)).inner;
         if stop.clicked() {
             out.push(Action::Stop);
         }
@@ -177,7 +176,7 @@ fn send_ui(ui: &mut Ui, cx: &ChatContext<'_>, draft: &str, out: &mut Vec<Action>
         Ok(()) => "Send (Shift+Enter)",
         Err(why) => why,
     };
-    ui.add_enabled_ui(state.is_ok(), |ui| icons::round_button(ui, Icon::Send, "Send", tip, true)).inner.clicked()
+    ui.add_enabled_ui(state.is_ok(), |ui| buttons::round_button(ui, Icon::Send, "Send", tip, true)).inner.clicked()
 }
 
 /// Tokens of the context in use: of the answer under way, else of the last that is shown.

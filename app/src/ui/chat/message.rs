@@ -9,9 +9,8 @@ use egui::{
 use pleiad_models::Role as Speaker;
 
 use super::{
-    super::{Action, Command, Theme, parts, theme},
-    ChatContext, Span,
-    icons::{self, Icon},
+    super::{Action, Command, Theme, icons::Icon, parts, theme},
+    ChatContext, Span, buttons,
     list::Shown,
     markdown::{Document, Place, Renderer},
     reasoning::{fold_header, thought_ui, thought_words},
@@ -233,7 +232,7 @@ impl Messages {
         let id = message.id;
         let mut focused = false;
         let mut clicked = |ui: &mut Ui, icon, name: &str, tip: &str, on, enabled: bool| {
-            let response = ui.add_enabled_ui(enabled, |ui| icons::button(ui, icon, name, tip, on)).inner;
+            let response = ui.add_enabled_ui(enabled, |ui| buttons::button(ui, icon, name, tip, on)).inner;
             focused |= response.has_focus();
             response.clicked()
         };

@@ -15,12 +15,12 @@
 //! | [`stats`] | what an answer took, in words |
 //! | [`composer`] | the box to write in |
 //! | [`start`] | what is shown where there is nothing to show |
-//! | [`icons`] | icons, drawn as lines |
+//! | [`buttons`] | buttons with icons: dim until hovered, and round |
 
 mod blocks;
+mod buttons;
 mod code;
 mod composer;
-mod icons;
 mod list;
 mod markdown;
 pub mod math;
@@ -39,13 +39,12 @@ use std::ops::Range;
 use egui::{Align, Id, Layout, Rect, Role, Sense, Ui, UiBuilder, Vec2, WidgetInfo, accesskit::Live as LiveRegion, pos2};
 use pleiad_models::Role as Speaker;
 
-use super::{Action, Command, Theme, theme};
+use super::{Action, Command, Theme, icons::Icon, theme};
 use crate::{
     chats::{Chat, ChatId, MessageId},
     settings::Settings,
     talk::Live,
 };
-use icons::Icon;
 use list::{List, Shown};
 use message::{Editor, Messages, Said};
 
@@ -197,7 +196,7 @@ impl ChatView {
             let rect = Rect::from_center_size(center, Vec2::splat(32.0));
             let tip = Command::JumpToEnd.tooltip(ui.ctx());
             let mut child = ui.new_child(UiBuilder::new().id_salt("jump").max_rect(rect));
-            let button = icons::round_button(&mut child, Icon::Down, Command::JumpToEnd.name(), &tip, false);
+            let button = buttons::round_button(&mut child, Icon::Down, Command::JumpToEnd.name(), &tip, false);
             ui.painter().circle_stroke(rect.center(), 16.0, (1.0, Theme::of(ui.ctx()).line));
             if button.clicked() {
                 list.following = true;

@@ -21,7 +21,7 @@ use eframe::{
     egui_wgpu,
 };
 
-use super::paint::{CellSource, CellsPaint, Counters, Pixels, Target, texture::CellsTexture};
+use super::paint::{CellsPaint, Pixels, Target, texture::CellsTexture};
 use crate::{
     activity::{Cell, Field, Shape, shape::LayerKind},
     settings::Palette,
@@ -34,9 +34,6 @@ use layout::{Kind, Layout, Place};
 pub struct Grid {
     /// The cell that the keyboard is at.
     pub cursor: Option<Cell>,
-    /// Counters on the device that are drawn in the place of the field's numbers, on its scale, where the callback is used. To
-    /// be set only while the field shows uses since counting began: their number, or relative to an even spread.
-    pub counters: Option<Counters>,
     /// Zoom, in octaves.
     octaves: f32,
     /// Pixels that are moved out of sight to the left and above.
@@ -328,9 +325,8 @@ impl Grid {
         painter.rect_filled(plot, 0.0, t.panel);
         let target = Target::of(ui.ctx()).filter(|_| cx.gpu);
         if let Some(target) = target {
-            let source = CellSource::of(cx.field, self.counters.as_ref(), cx.shape.top_k);
             let pixels = self.pixels();
-            let paint = CellsPaint::new(response.id, target, cx.field, source, cx.palette, pixels, [t.line, t.accent]);
+            let paint = CellsPaint::new(response.id, target, cx.field, cx.palette, pixels, [t.line, t.accent]);
             painter.add(egui_wgpu::Callback::new_paint_callback(plot, paint));
         } else {
             let offset = self.offset();

@@ -12,26 +12,22 @@ struct Params {
     cells: vec2<u32>,
     // 0 linear, 1 logarithmic, 2 ratio, 3 signed, 4 homes.
     scale: u32,
-    // 1: cells are counters; 2: a base is subtracted from them; 4: bits say which cells chance explains; 8: the target takes
-    // linear colours.
+    // 1: bits say which cells chance explains; 2: the target takes linear colours.
     flags: u32,
     // What numbers are divided by, to be on the scale.
     top: f32,
-    // Of counters: tokens that were counted, and the share of them that an even spread gives to each expert.
-    tokens: f32,
-    even: f32,
     chance_share: f32,
-    // Dense layers, shared experts, borders between cells.
-    single: vec4<u32>,
+    // Dense layers, shared experts.
+    single: vec2<u32>,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
 // Both palettes of 256 colours, then single ones, four to an entry.
 @group(0) @binding(1) var<uniform> table: array<vec4<u32>, 131>;
-// [rows, columns]: bits of f32, or counters.
+// [rows, columns]: bits of f32.
 @group(0) @binding(2) var<storage, read> cells: array<u32>;
-// Bits of cells that chance explains, or the base of the counters.
-@group(0) @binding(3) var<storage, read> extra: array<u32>;
+// A bit for each cell: chance explains it.
+@group(0) @binding(3) var<storage, read> noise_bits: array<u32>;
 @group(0) @binding(4) var<storage, read> lookup: array<u32>;
 
 const ZERO: u32 = 512u;
@@ -107,7 +103,7 @@ fn of_value(bits: u32, index: u32, quarter: vec2<u32>) -> vec3<f32> {
     if (bits & 0x7fffffffu) > 0x7f800000u {
         return unknown(quarter);
     }
-    let noise = (params.flags & 4u) != 0u && ((extra[index >> 5u] >> (index & 31u)) & 1u) != 0u;
+    let noise = (params.flags & 1u) != 0u && ((noise_bits[index >> 5u] >> (index & 31u)) & 1u) != 0u;
     switch params.scale {
         case 0u: {
             return greyed(sample(0u, share(bits)), noise);
@@ -132,28 +128,6 @@ fn of_value(bits: u32, index: u32, quarter: vec2<u32>) -> vec3<f32> {
             return entry(HOMES + u32(half_filled(quarter)));
         }
     }
-}
-
-fn of_count(count: u32, quarter: vec2<u32>) -> vec3<f32> {
-    let value = f32(count);
-    if params.scale == 0u {
-        return sample(0u, share(bitcast<u32>(value)));
-    }
-    if params.scale == 1u {
-        return logarithmic(value, false);
-    }
-    // Of `tokens` tokens, each takes an expert with probability `even` if all are alike.
-    let expected = params.tokens * params.even;
-    if expected <= 0.0 {
-        return unknown(quarter);
-    }
-    let deviation = sqrt(expected * (1.0 - params.even));
-    let noise = abs(value - expected) <= 1.96 * deviation;
-    if count == 0u {
-        return greyed(sample(256u, 0.0), noise);
-    }
-    let octaves = clamp(log2(value / expected) / params.top, -1.0, 1.0);
-    return greyed(sample(256u, (octaves + 1.0) * 0.5), noise);
 }
 
 fn linear_of(colour: vec3<f32>) -> vec3<f32> {
@@ -186,18 +160,12 @@ fn colour(@builtin(position) position: vec4<f32>) -> @location(0) vec4<f32> {
         let quarter = vec2<u32>(x >> 16u, y >> 16u) & vec2<u32>(3u);
         if index >= arrayLength(&cells) {
             rgb = unknown(quarter);
-        } else if (params.flags & 1u) != 0u {
-            var count = cells[index];
-            if (params.flags & 2u) != 0u {
-                count -= extra[index];
-            }
-            rgb = of_count(count, quarter);
         } else {
             rgb = of_value(cells[index], index, quarter);
         }
     }
     rgb /= 255.0;
-    if (params.flags & 8u) != 0u {
+    if (params.flags & 2u) != 0u {
         rgb = linear_of(rgb);
     }
     return vec4<f32>(rgb, 1.0);

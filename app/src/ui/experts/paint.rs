@@ -61,71 +61,6 @@ pub fn install(ctx: &Context, state: &RenderState) -> bool {
     able
 }
 
-/// Counters of the uses of every expert, in a buffer of the device that the window is drawn with.
-#[derive(Clone, Debug)]
-pub struct Counters {
-    /// `[mixture layers, experts]` as u32, usable as storage.
-    pub buffer: wgpu::Buffer,
-    /// What is subtracted from the counters: what they were when counting began anew. `None`: nothing.
-    pub base: Option<Arc<[u32]>>,
-    /// Differs between bases that differ.
-    pub base_revision: u64,
-    /// Tokens counted since then.
-    pub tokens: u64,
-}
-
-/// Where the numbers come from.
-#[derive(Clone, Debug)]
-pub enum CellSource {
-    /// They are copied to the device when the field has changed.
-    Values {
-        /// `[rows, columns]`.
-        values: Arc<[f32]>,
-        /// `[rows, columns]`, or empty.
-        noise: Arc<[bool]>,
-        /// Differs between fields that differ.
-        revision: u64,
-    },
-    /// They are on the device. In a browser buffers belong to one thread, which egui's callbacks do not promise.
-    #[cfg(not(target_arch = "wasm32"))]
-    Counters {
-        /// Where, and what they are compared with.
-        counters: Counters,
-        /// Experts chosen for a token, as a share of all experts.
-        even: f32,
-    },
-}
-
-impl CellSource {
-    /// The numbers of a field, or the counters where they show the same: uses, or uses relative to an even spread, of a field
-    /// with as many cells.
-    pub fn of(field: &Field, counters: Option<&Counters>, top_k: usize) -> Self {
-        #[cfg(not(target_arch = "wasm32"))]
-        if let Some(counters) = counters
-            && matches!(field.scale, Scale::Linear { .. } | Scale::Log { .. } | Scale::Ratio { .. })
-            && counters.buffer.usage().contains(wgpu::BufferUsages::STORAGE)
-            && counters.buffer.size() >= 4 * (field.rows * field.columns) as u64
-        {
-            return Self::Counters { counters: counters.clone(), even: top_k as f32 / field.columns.max(1) as f32 };
-        }
-        #[cfg(target_arch = "wasm32")]
-        let _ = (counters, top_k);
-        Self::Values { values: field.values.clone(), noise: field.noise.clone(), revision: field.revision }
-    }
-}
-
-/// A count as the shader shows it relative to an even spread of `tokens` tokens, of which each takes an expert with probability
-/// `even`: log2 of the ratio, and whether chance explains it, that is whether the even spread lies in Wilson's 95 % interval
-/// around the count (E. B. Wilson, 1927: as far from it as 1.96 standard deviations of the even spread). NaN: no tokens.
-pub fn relative(count: u32, tokens: u64, even: f32) -> (f32, bool) {
-    let expected = tokens as f32 * even;
-    if expected <= 0.0 {
-        return (f32::NAN, false);
-    }
-    let noise = (count as f32 - expected).abs() <= 1.96 * (expected * (1.0 - even)).sqrt();
-    ((count as f32 / expected).log2(), noise)
-}
-
 /// What the shader is told: `Params` in `grid.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -136,10 +71,8 @@ struct Params {
     scale: u32,
     flags: u32,
     top: f32,
-    tokens: f32,
-    even: f32,
     chance_share: f32,
-    single: [u32; 4],
+    single: [u32; 2],
 }
 
 /// Which pixels show which cells: [`super::grid::layout::Axis::lookup`] of columns, then of rows.
@@ -161,39 +94,19 @@ pub struct CellsPaint {
     target: Target,
     palette: Palette,
     params: Params,
-    source: CellSource,
+    field: Field,
     pixels: Pixels,
 }
 
 impl CellsPaint {
     /// Of the grid `id`. `single`: the colours of dense layers and of shared experts.
-    pub fn new(
-        id: Id,
-        target: Target,
-        field: &Field,
-        source: CellSource,
-        palette: Palette,
-        pixels: Pixels,
-        single: [Color32; 2],
-    ) -> Self {
-        let (mut flags, mut tokens, mut share) = (0, 0.0, 0.0);
-        match &source {
-            CellSource::Values { noise, .. } => {
-                if noise.len() == field.rows * field.columns && !noise.is_empty() {
-                    flags |= 4;
-                }
-            }
-            #[cfg(not(target_arch = "wasm32"))]
-            CellSource::Counters { counters, even } => {
-                flags |= 1;
-                if counters.base.as_ref().is_some_and(|base| base.len() >= field.rows * field.columns) {
-                    flags |= 2;
-                }
-                (tokens, share) = (counters.tokens as f32, *even);
-            }
+    pub fn new(id: Id, target: Target, field: &Field, palette: Palette, pixels: Pixels, single: [Color32; 2]) -> Self {
+        let mut flags = 0;
+        if field.noise.len() == field.rows * field.columns && !field.noise.is_empty() {
+            flags |= 1;
         }
         if target.format.is_srgb() {
-            flags |= 8;
+            flags |= 2;
         }
         let pack = |c: Color32| u32::from_le_bytes([c.r(), c.g(), c.b(), 0]);
         let params = Params {
@@ -209,12 +122,10 @@ impl CellsPaint {
             },
             flags,
             top: colours::top_of(field.scale),
-            tokens,
-            even: share,
             chance_share: colours::CHANCE_SHARE,
-            single: [pack(single[0]), pack(single[1]), 0, 0],
+            single: [pack(single[0]), pack(single[1])],
         };
-        Self { id, target, palette, params, source, pixels }
+        Self { id, target, palette, params, field: field.clone(), pixels }
     }
 }
 

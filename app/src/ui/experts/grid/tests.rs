@@ -4,7 +4,6 @@ mod pixels;
 
 use std::sync::Arc;
 
-use eframe::wgpu;
 use egui_kittest::{Harness, kittest::Queryable, wgpu::WgpuTestRenderer};
 
 use super::{super::colours::look_of, *};
@@ -97,17 +96,17 @@ impl State {
 }
 
 /// With a renderer of its own, whose callback is installed.
-fn harness(size: [f32; 2], scale: f32, state: State) -> (Harness<'static, State>, egui_wgpu::RenderState) {
+fn harness(size: [f32; 2], scale: f32, state: State) -> Harness<'static, State> {
     let render = egui_kittest::wgpu::create_render_state(
         egui_kittest::wgpu::default_wgpu_setup(),
         egui_wgpu::RendererOptions::PREDICTABLE,
     );
     let installed = render.clone();
     let mut begun = false;
-    let harness = Harness::builder()
+    Harness::builder()
         .with_size(size)
         .with_pixels_per_point(scale)
-        .renderer(WgpuTestRenderer::from_render_state(render.clone()))
+        .renderer(WgpuTestRenderer::from_render_state(render))
         .build_ui_state(
             move |ui, state: &mut State| {
                 if !begun {
@@ -129,15 +128,14 @@ fn harness(size: [f32; 2], scale: f32, state: State) -> (Harness<'static, State>
                 }
             },
             state,
-        );
-    (harness, render)
+        )
 }
 
 #[test]
 fn the_keyboard_moves_a_cursor_that_is_said() {
     let shape = shape(3, 58, 256, 8, 1);
     let state = State::new(shape.clone(), field(&shape, Scale::Linear { max: 1.0 }, |_, x| x), false);
-    let (mut harness, _render) = harness([900.0, 400.0], 1.0, state);
+    let mut harness = harness([900.0, 400.0], 1.0, state);
     harness.run();
     harness.get_by_label("Experts, 58 layers by 256").focus();
     harness.run();
@@ -186,7 +184,7 @@ fn the_keyboard_moves_a_cursor_that_is_said() {
 fn the_pointer_points_clicks_zooms_and_moves() {
     let shape = shape(1, 20, 64, 8, 1);
     let state = State::new(shape.clone(), field(&shape, Scale::Linear { max: 1.0 }, |_, x| x), false);
-    let (mut harness, _render) = harness([700.0, 320.0], 1.0, state);
+    let mut harness = harness([700.0, 320.0], 1.0, state);
     harness.run();
     let cell = Cell { row: 7, expert: 33 };
     let at = harness.state().grid.rect_of(cell, 1.0).unwrap().center();
@@ -221,7 +219,7 @@ fn the_pointer_points_clicks_zooms_and_moves() {
 fn narrow_rooms_keep_two_pixels_to_a_cell() {
     let shape = shape(3, 58, 256, 8, 1);
     let state = State::new(shape.clone(), field(&shape, Scale::Homes, |_, x| (x * 2.99).floor()), true);
-    let (mut harness, _render) = harness([360.0, 300.0], 1.0, state);
+    let mut harness = harness([360.0, 300.0], 1.0, state);
     harness.run();
     let layout = &harness.state().grid.layout;
     assert!(layout.x.cell() >= 2.0 && layout.slack()[0] > 100.0 && layout.view[0] <= 344);

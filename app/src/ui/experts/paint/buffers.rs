@@ -2,7 +2,7 @@
 
 use eframe::wgpu;
 
-use super::{CellSource, CellsPaint, Params, colours};
+use super::{CellsPaint, Params, colours};
 use crate::settings::Palette;
 
 /// A buffer that grows, and what it holds.
@@ -49,9 +49,8 @@ pub(super) struct GridBuffers {
     params: (wgpu::Buffer, Option<Params>),
     table: (wgpu::Buffer, Option<Palette>),
     cells: Held,
-    extra: Held,
+    noise: Held,
     lookup: Held,
-    counters: Option<wgpu::Buffer>,
     /// What the pipeline reads.
     pub(super) bind_group: Option<wgpu::BindGroup>,
 }
@@ -72,9 +71,8 @@ impl GridBuffers {
             params: (uniform(size_of::<Params>()), None),
             table: (uniform(4 * colours::TABLE), None),
             cells: storage(),
-            extra: storage(),
+            noise: storage(),
             lookup: storage(),
-            counters: None,
             bind_group: None,
         }
     }
@@ -99,41 +97,23 @@ impl GridBuffers {
         let mut other = self
             .lookup
             .hold(device, queue, (pixels.revision, pixels.lookup.len()), |write| write(bytemuck::cast_slice(&pixels.lookup)));
-        let counters = match &paint.source {
-            CellSource::Values { values, noise, revision } => {
-                let count = (paint.params.cells[0] * paint.params.cells[1]) as usize;
-                other |= self.cells.hold(device, queue, (*revision, count), |write| {
-                    if values.len() == count {
-                        write(bytemuck::cast_slice(values));
-                    } else {
-                        let known = values.iter().copied().chain(std::iter::repeat(f32::NAN));
-                        write(bytemuck::cast_slice(&known.take(count).collect::<Vec<f32>>()));
-                    }
-                });
-                if paint.params.flags & 4 != 0 {
-                    other |= self.extra.hold(device, queue, (*revision, count.div_ceil(32)), |write| {
-                        let word = |cells: &[bool]| cells.iter().rev().fold(0u32, |word, noise| (word << 1) | u32::from(*noise));
-                        write(bytemuck::cast_slice(&noise.chunks(32).map(word).collect::<Vec<u32>>()));
-                    });
-                }
-                None
+        let (field, count) = (&paint.field, paint.field.rows * paint.field.columns);
+        other |= self.cells.hold(device, queue, (field.revision, count), |write| {
+            if field.values.len() == count {
+                write(bytemuck::cast_slice(&field.values));
+            } else {
+                let known = field.values.iter().copied().chain(std::iter::repeat(f32::NAN));
+                write(bytemuck::cast_slice(&known.take(count).collect::<Vec<f32>>()));
             }
-            #[cfg(not(target_arch = "wasm32"))]
-            CellSource::Counters { counters, .. } => {
-                if let Some(base) = &counters.base {
-                    // Revisions of bases and of fields have nothing to do with each other: neither may be taken for the other.
-                    other |= self.extra.hold(device, queue, (!counters.base_revision, base.len()), |write| {
-                        write(bytemuck::cast_slice(base));
-                    });
-                }
-                Some(counters.buffer.clone())
-            }
-        };
-        other |= self.counters != counters;
-        self.counters = counters;
+        });
+        if paint.params.flags & 1 != 0 {
+            other |= self.noise.hold(device, queue, (field.revision, count.div_ceil(32)), |write| {
+                let word = |cells: &[bool]| cells.iter().rev().fold(0u32, |word, noise| (word << 1) | u32::from(*noise));
+                write(bytemuck::cast_slice(&field.noise.chunks(32).map(word).collect::<Vec<u32>>()));
+            });
+        }
         if other || self.bind_group.is_none() {
-            let cells = self.counters.as_ref().unwrap_or(&self.cells.buffer);
-            let buffers = [&self.params.0, &self.table.0, cells, &self.extra.buffer, &self.lookup.buffer];
+            let buffers = [&self.params.0, &self.table.0, &self.cells.buffer, &self.noise.buffer, &self.lookup.buffer];
             let entries: [wgpu::BindGroupEntry<'_>; 5] = std::array::from_fn(|binding| wgpu::BindGroupEntry {
                 binding: binding as u32,
                 resource: buffers[binding].as_entire_binding(),

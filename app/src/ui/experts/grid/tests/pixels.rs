@@ -7,7 +7,7 @@ use crate::ui::experts::colours::look_of;
 fn compare(make: impl Fn(bool) -> State, size: [f32; 2], scale: f32) -> (u8, usize) {
     let mut pictures = Vec::new();
     for gpu in [true, false] {
-        let (mut harness, _render) = harness(size, scale, make(gpu));
+        let mut harness = harness(size, scale, make(gpu));
         harness.run();
         let image = harness.render().unwrap();
         pictures.push((image, harness));
@@ -75,67 +75,16 @@ fn cells_stay_where_they_are_when_scrolled_away() {
     };
     let (worst, compared) = compare(make, [700.0, 260.0], 1.0);
     assert!(compared > 10_000 && worst <= 2, "{worst} of 255, {compared} pixels");
-    let (mut harness, _render) = harness([700.0, 260.0], 1.0, make(true));
+    let mut harness = harness([700.0, 260.0], 1.0, make(true));
     harness.run();
     assert!(harness.state().grid.origin[1] < 0, "it is scrolled away");
-}
-
-#[test]
-fn counters_on_the_device_are_drawn_as_their_field_would_be() {
-    let shape = shape(0, 6, 64, 1, 0);
-    let base: Vec<u32> = scatter(shape.cells()).map(|x| (x * 90.0) as u32).collect();
-    let counts: Vec<u32> =
-        scatter(shape.cells()).enumerate().map(|(i, x)| if i % 11 == 0 { 0 } else { (x * x * 400.0) as u32 }).collect();
-    let tokens = 1000;
-    let even = shape.top_k as f32 / shape.experts as f32;
-    for scale in [Scale::Ratio { octaves: 3.0 }, Scale::Log { max: 400.0 }] {
-        let mut shown = field(&shape, scale, |i, _| match scale {
-            Scale::Ratio { .. } => paint::relative(counts[i], tokens, even).0,
-            _ => counts[i] as f32,
-        });
-        if let Scale::Ratio { .. } = scale {
-            shown.noise = counts.iter().map(|c| paint::relative(*c, tokens, even).1).collect();
-            assert!(shown.noise.iter().any(|n| *n) && !shown.noise.iter().all(|n| *n));
-        }
-        let state = State::new(shape.clone(), shown, true);
-        let (mut harness, render) = harness([800.0, 300.0], 1.0, state);
-        harness.run();
-        let from_values = harness.render().unwrap();
-        let buffer = render.device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size: 4 * counts.len() as u64,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let sums: Vec<u32> = counts.iter().zip(&base).map(|(a, b)| a + b).collect();
-        render.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&sums));
-        let state = harness.state_mut();
-        state.grid.counters = Some(Counters { buffer, base: Some(base.clone().into()), base_revision: 1, tokens });
-        // The field's own numbers must not be what is seen.
-        state.field.values = vec![0.0; counts.len()].into();
-        state.field.revision += 1;
-        harness.run();
-        let from_counters = harness.render().unwrap();
-        let differences = from_values.pixels().zip(from_counters.pixels());
-        let worst = differences.flat_map(|(a, b)| a.0.into_iter().zip(b.0)).map(|(a, b)| a.abs_diff(b)).max();
-        assert!(worst.is_some_and(|w| w <= 2), "{scale:?}: {worst:?}");
-    }
-}
-
-#[test]
-fn chance_explains_what_lies_within_its_interval() {
-    // 1000 tokens, 8 of 64: 125 expected, with a deviation of 10.46.
-    let noise = |count| paint::relative(count, 1000, 0.125).1;
-    assert!(noise(125) && noise(105) && noise(145) && !noise(104) && !noise(146) && !noise(0));
-    assert_eq!(paint::relative(250, 1000, 0.125).0, 1.0);
-    assert!(paint::relative(0, 1000, 0.125).0 == f32::NEG_INFINITY && paint::relative(1, 0, 0.125).0.is_nan());
 }
 
 #[test]
 fn only_what_changed_is_drawn_again() {
     let shape = shape(0, 6, 64, 1, 0);
     let state = State::new(shape.clone(), field(&shape, Scale::Linear { max: 1.0 }, |_, x| x), true);
-    let (mut harness, _render) = harness([700.0, 300.0], 1.0, state);
+    let mut harness = harness([700.0, 300.0], 1.0, state);
     harness.run();
     let before = harness.render().unwrap();
     let (lookups, number) = (harness.state().grid.lookups, harness.state().grid.layout.number());
