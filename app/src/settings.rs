@@ -9,6 +9,8 @@ use crate::chats::{Sampling, storage::Storage};
 
 /// The file that settings are kept in.
 const FILE: &str = "settings.json";
+/// Where a file that could not be understood is kept.
+const SPOILT: &str = "settings.json.bad";
 
 /// Light or dark.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,13 +149,17 @@ impl Settings {
     /// Most models remembered in [`Settings::recent`].
     const MOST_RECENT: usize = 12;
 
-    /// The settings that were kept. A file that cannot be read is told about, and left alone until something is chosen anew.
-    pub fn read(storage: &dyn Storage) -> (Self, Option<String>) {
+    /// The settings that were kept. A file that cannot be understood is told about, and kept under another name.
+    pub fn read(storage: &mut dyn Storage) -> (Self, Option<String>) {
         match storage.read(FILE) {
             Ok(bytes) => match serde_json::from_slice::<Self>(&bytes) {
                 Ok(settings) => (settings.sane(), None),
                 Err(e) => {
-                    (Self::default(), Some(format!("{FILE} cannot be understood ({e}); the settings are those of a new start")))
+                    // A copy that cannot be kept is no reason not to start.
+                    let _ = storage.write(SPOILT, &bytes);
+                    let words =
+                        format!("{FILE} cannot be understood ({e}): it is kept as {SPOILT}, and settings are as at first");
+                    (Self::default(), Some(words))
                 }
             },
             Err(e) if e.kind() == io::ErrorKind::NotFound => (Self::default(), None),

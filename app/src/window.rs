@@ -49,8 +49,8 @@ pub fn display() -> bool {
 /// # Errors
 /// Where the system gives no window, or nothing that draws in one.
 pub fn run(options: Options) -> Result<()> {
-    let (chats, settings) = storage(options.data.as_deref());
-    let place = Settings::read(&*settings).0.window;
+    let (chats, mut settings) = storage(options.data.as_deref());
+    let place = Settings::read(&mut *settings).0.window;
     let native = NativeOptions {
         viewport: viewport(place),
         centered: place.is_none_or(|p| p.position.is_none()),

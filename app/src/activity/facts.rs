@@ -100,7 +100,7 @@ impl Activity {
             recent: self.sums.recent(cell.row).nth(cell.expert).unwrap_or(0.0),
             mean_weight: (count > 0).then(|| self.sums.weights().get(at).map(|w| w / count as f64)).flatten(),
             home: self.home(cell),
-            hits: count - misses,
+            hits: if row.lookups == 0 { 0 } else { count - misses },
             misses,
             bytes: self.sums.bytes().get(at).copied().unwrap_or(0),
             used_ago: (last > 0).then(|| row.tokens - last),

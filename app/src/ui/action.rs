@@ -113,6 +113,8 @@ pub enum Action {
 
     /// Reads texts to see which experts they use: names and texts.
     Survey(Vec<(String, String)>),
+    /// Stops reading texts.
+    StopSurveys,
     /// Writes what was recorded of the experts to a file that a person chooses.
     ExportTrace(TraceExport),
     /// Reads a record of the experts from a file that a person chooses, to replay it.

@@ -50,6 +50,8 @@ const ANSWERS: usize = 64;
 const FRAMES: usize = 240;
 /// How long settings rest before they are written.
 const SETTLE: Duration = Duration::from_millis(600);
+/// How often what could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(3);
 /// Time between frames while something is being written.
 const LIVE_FRAME: Duration = Duration::from_millis(16);
 /// Conversations that a search finds at most.
@@ -113,6 +115,10 @@ pub struct App {
     /// The words pointed at in the conversation, and those of the token pointed at among the experts, in the last frame.
     pointed: Option<Span>,
     lit: Option<Span>,
+    /// When what could not be written was tried again last.
+    retried: Instant,
+    /// The model that was asked for in the picker: once it is there, the picker closes.
+    asked: Option<String>,
     started: Instant,
 
     chat_view: ChatView,
@@ -132,7 +138,10 @@ impl App {
     pub fn new(ctx: &Context, start: Start) -> Self {
         let waker = ctx.clone();
         let wake: Wake = Arc::new(move || waker.request_repaint());
-        let (settings, complaint) = Settings::read(&*start.settings);
+        let mut start = start;
+        let (settings, complaint) = Settings::read(&mut *start.settings);
+        // Text has a size of its own in the settings.
+        ctx.options_mut(|o| o.zoom_with_keyboard = false);
         fonts::install(ctx);
         Theme::apply(ctx, &settings);
         let mut app = Self {
@@ -164,6 +173,8 @@ impl App {
             frames: VecDeque::new(),
             pointed: None,
             lit: None,
+            retried: Instant::now(),
+            asked: None,
             started: Instant::now(),
             chat_view: ChatView::default(),
             sidebar: SidebarView::default(),
@@ -204,6 +215,14 @@ impl App {
             self.settle_setup();
         } else if self.setup_unsaved.is_some() {
             ctx.request_repaint_after(SETTLE);
+        }
+        if self.library.unsaved() {
+            // A disk may have room again.
+            if self.retried.elapsed() >= RETRY {
+                self.library.retry();
+                self.retried = Instant::now();
+            }
+            ctx.request_repaint_after(RETRY);
         }
         if self.talker.busy() {
             ctx.request_repaint_after(LIVE_FRAME);

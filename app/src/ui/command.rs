@@ -272,7 +272,7 @@ impl Command {
             Self::PreviousChat => (ALT, Key::ArrowUp),
             Self::NextChat => (ALT, Key::ArrowDown),
             Self::RenameChat => (Modifiers::NONE, Key::F2),
-            Self::DeleteChat => (CTRL_SHIFT, Key::Delete),
+            Self::DeleteChat => (CTRL_SHIFT, Key::Backspace),
             Self::Search => (CTRL, Key::F),
             Self::FocusInput => (CTRL, Key::L),
             Self::Stop => (Modifiers::NONE, Key::Escape),
@@ -333,6 +333,10 @@ impl Command {
         // Longer shortcuts first: Ctrl+Shift+C is no Ctrl+C.
         let all = Self::ALL.into_iter().filter(|&c| enabled(c));
         let mut all: Vec<(KeyboardShortcut, Self)> = all.filter_map(|c| Some((c.shortcut()?, c))).collect();
+        if enabled(Self::LargerText) {
+            // Plus without Shift, on keyboards where it is on the same key.
+            all.push((KeyboardShortcut::new(CTRL, Key::Equals), Self::LargerText));
+        }
         all.sort_by_key(|(s, _)| {
             std::cmp::Reverse([s.modifiers.shift, s.modifiers.alt, s.modifiers.command].map(u8::from).iter().sum::<u8>())
         });

@@ -55,6 +55,9 @@ pub fn formula_ui(ui: &mut Ui, tex: &str, inline: bool) -> bool {
     let formula = ui.memory_mut(|m| m.caches.cache::<FrameCache<Option<Arc<Formula>>, Layout>>().get((tex, inline)).clone());
     let Some(formula) = formula else { return false };
     let em = SCALE * ui.text_style_height(&TextStyle::Body) / 1.3;
+    // A wide formula is set smaller before it has to be scrolled.
+    let room = if inline { 1.0 } else { (ui.available_width() / (formula.size.x * em).max(1.0)).clamp(0.6, 1.0) };
+    let em = em * room;
     let size = formula.size * em;
     let (rect, response) = ui.allocate_exact_size(Vec2::new(size.x.max(1.0), size.y.max(1.0)), Sense::hover());
     named(&response, Role::Image, tex);

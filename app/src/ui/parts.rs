@@ -71,12 +71,14 @@ pub fn bytes(n: u64) -> String {
     if unit == 0 { format!("{n} B") } else { format!("{amount:.1} {}", UNITS[unit]) }
 }
 
-/// A duration for people: "0.8 s", "12 s", "3 min 5 s".
+/// A duration for people: "12 ms", "0.8 s", "12 s", "3 min 5 s".
 pub fn seconds(s: f64) -> String {
+    let whole = s.round() as u64;
     match s {
-        s if s < 10.0 => format!("{s:.1} s"),
-        s if s < 60.0 => format!("{s:.0} s"),
-        s => format!("{:.0} min {:.0} s", (s / 60.0).floor(), s % 60.0),
+        s if s < 0.0995 => format!("{:.0} ms", s * 1e3),
+        s if s < 9.95 => format!("{s:.1} s"),
+        _ if whole < 60 => format!("{whole} s"),
+        _ => format!("{} min {} s", whole / 60, whole % 60),
     }
 }
 
@@ -127,7 +129,7 @@ mod tests {
     fn amounts_for_people() {
         assert_eq!([bytes(0), bytes(1023), bytes(1024), bytes(3 << 29)], ["0 B", "1023 B", "1.0 KiB", "1.5 GiB"]);
         assert_eq!([count(7), count(1234), count(1_234_567)], ["7", "1\u{2009}234", "1\u{2009}234\u{2009}567"]);
-        assert_eq!([seconds(0.25), seconds(12.4), seconds(185.0)], ["0.2 s", "12 s", "3 min 5 s"]);
+        assert_eq!([seconds(0.25), seconds(12.4), seconds(119.7), seconds(0.012)], ["0.2 s", "12 s", "2 min 0 s", "12 ms"]);
         assert_eq!([date(0), date(951_782_400_000), date(1_795_305_600_000)], ["1970-01-01", "2000-02-29", "2026-11-22"]);
         assert_eq!([ago(0, 59_000), ago(0, 3_600_000), ago(0, 90_000_000)], ["now", "1 h", "1 d"]);
     }

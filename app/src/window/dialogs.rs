@@ -1,7 +1,7 @@
 //! The system's file dialogs, on threads of their own.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -68,7 +68,13 @@ impl Files for Dialogs {
 
     fn typed(&mut self, want: Want, path: &str) {
         let path = typed_path(path);
-        self.beside(move || Some(done(want, &path)));
+        self.beside(move || {
+            // A dialog asks before it replaces a file; a line does not.
+            if matches!(want, Want::Save { .. }) && path.exists() {
+                return Some(Got::Failed(format!("{} is there already", path.display())));
+            }
+            Some(done(want, &path))
+        });
     }
 
     fn poll(&mut self) -> Vec<Got> {
@@ -79,10 +85,18 @@ impl Files for Dialogs {
 /// What a person means by a path: `~` is their own folder, quotes are not part of it.
 fn typed_path(text: &str) -> PathBuf {
     let text = text.trim().trim_matches(['"', '\'']);
-    match (text.strip_prefix("~/"), dirs::home_dir()) {
-        (Some(rest), Some(home)) => home.join(rest),
-        _ => PathBuf::from(text),
+    match dirs::home_dir() {
+        // Where the program was started from is nothing that people see: paths begin at their own folder.
+        Some(home) => home.join(text.strip_prefix("~/").unwrap_or(text)),
+        None => PathBuf::from(text),
     }
+}
+
+/// Writes a file: the old one stays until the new one is whole.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    fs::write(&part, bytes).and_then(|()| fs::rename(&part, path)).inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
 /// Does what the file was wanted for.
@@ -90,7 +104,7 @@ fn done(want: Want, path: &Path) -> Got {
     let place = path.display().to_string();
     match want {
         Want::Model { .. } => Got::Model(fs::canonicalize(path).map_or(place, |p| p.display().to_string())),
-        Want::Save { bytes, .. } => match fs::write(path, bytes) {
+        Want::Save { bytes, .. } => match write(path, &bytes) {
             Ok(()) => Got::Saved(place),
             Err(e) => Got::Failed(format!("{place}: {e}")),
         },

@@ -3,11 +3,11 @@
 use egui::Key;
 use egui_kittest::kittest::Queryable as _;
 use pleiad_app::{
-    activity::Phase,
+    activity::{Cell, Home, Phase},
     ui::{Action, Page},
 };
 
-use crate::stage::{ask_and_wait, ctrl, last, ready, until};
+use crate::stage::{Stage, ask_and_wait, ctrl, folder, last, loaded, ready, until};
 
 #[test]
 fn the_grid_counts_what_was_routed() {
@@ -96,4 +96,35 @@ fn every_way_of_showing_them_draws() {
     assert!(distinct >= 7, "{distinct} of 8 look different");
     ctrl(&mut harness, Key::E);
     assert!(harness.query_all_by_label_contains("Experts,").next().is_none());
+}
+
+/// The index of lavapipe, which is there wherever tests run as they should.
+fn lavapipe() -> Option<usize> {
+    let adapters = pollster::block_on(pleiad_runtime::gpu::adapters::enumerate());
+    adapters.iter().position(|a| a.description.name.contains("llvmpipe"))
+}
+
+#[test]
+fn experts_that_do_not_fit_are_shown_where_they_are() {
+    let Some(index) = lavapipe() else {
+        println!("SKIPPED experts_that_do_not_fit_are_shown_where_they_are: there is no lavapipe");
+        return;
+    };
+    let mut stage = Stage::default();
+    stage.settings.load.device = format!("wgpu:{index}");
+    stage.settings.load.memory_budget = Some(30 << 20);
+    let mut harness = stage.open(&folder("budget"));
+    loaded(&mut harness);
+    let answer = ask_and_wait(&mut harness, "What is 2 + 3?");
+    assert!(answer.contains('5'), "{answer}");
+    let activity = harness.state().activity().unwrap();
+    let shape = activity.shape();
+    let cells = (0..shape.rows.len()).flat_map(|row| (0..shape.experts).map(move |expert| Cell { row, expert }));
+    let homes: Vec<_> = cells.filter_map(|cell| activity.home(cell)).collect();
+    // 12 of 32 slots in every layer.
+    let away = homes.iter().filter(|h| **h == Home::Host).count();
+    assert_eq!((homes.len(), away), (shape.cells(), shape.rows.len() * 20));
+    let device = last(harness.state()).answer.as_ref().unwrap().stats.unwrap().decode_device;
+    assert!(device.expert_hits > 0 && device.expert_misses > 0, "{device:?}");
+    assert!(harness.query_all_by_label_contains("expert hits").next().is_some());
 }

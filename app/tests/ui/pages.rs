@@ -120,3 +120,31 @@ fn every_page_draws_in_every_size_and_theme() {
         }
     }
 }
+
+#[test]
+fn settings_that_cannot_be_understood_are_told_about_and_kept() {
+    let data = folder("spoilt");
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::write(data.join("settings.json"), "{ \"theme\": \"pink\" }").unwrap();
+    let mut harness = Stage::default().open(&data);
+    assert!(harness.query_all_by_label_contains("settings.json cannot be understood").next().is_some());
+    loaded(&mut harness);
+    assert_eq!(std::fs::read_to_string(data.join("settings.json.bad")).unwrap(), "{ \"theme\": \"pink\" }");
+}
+
+#[test]
+fn what_is_being_written_belongs_to_its_conversation() {
+    let mut harness = ready("drafts");
+    ask_and_wait(&mut harness, "What is 1 + 4?");
+    let box_ = || egui::accesskit::Role::MultilineTextInput;
+    harness.get_by_role_and_label(box_(), "Message").focus();
+    harness.get_by_role_and_label(box_(), "Message").type_text("half a thought");
+    harness.run_steps(2);
+    ctrl(&mut harness, Key::N);
+    assert_eq!(harness.get_by_role_and_label(box_(), "Message").value().unwrap_or_default(), "");
+    let ctx = harness.ctx.clone();
+    let first = harness.state().library().summaries()[0].id.clone();
+    harness.state_mut().give(&ctx, Action::OpenChat(first));
+    harness.run_steps(3);
+    assert_eq!(harness.get_by_role_and_label(box_(), "Message").value().as_deref(), Some("half a thought"));
+}

@@ -34,7 +34,7 @@ fn opened(name: &str, size: (f32, f32), theme: Theme, page: Page, experts: bool)
 
 #[test]
 fn a_conversation_in_the_dark() {
-    opened("chat-dark", (760.0, 560.0), Theme::Dark, Page::Chat, false).snapshot("conversation_dark");
+    opened("chat-dark", (640.0, 460.0), Theme::Dark, Page::Chat, false).snapshot("conversation_dark");
 }
 
 #[test]
@@ -44,12 +44,12 @@ fn a_conversation_in_a_narrow_window_by_day() {
 
 #[test]
 fn settings_by_day() {
-    opened("settings", (620.0, 520.0), Theme::Light, Page::Settings, false).snapshot("settings_light");
+    opened("settings", (560.0, 400.0), Theme::Light, Page::Settings, false).snapshot("settings_light");
 }
 
 #[test]
 fn commands() {
-    let mut harness = opened("palette", (620.0, 420.0), Theme::Dark, Page::Chat, false);
+    let mut harness = opened("palette", (460.0, 300.0), Theme::Dark, Page::Chat, false);
     let ctx = harness.ctx.clone();
     harness.state_mut().give(&ctx, Action::Run(pleiad_app::ui::Command::OpenPalette));
     harness.run_steps(4);

@@ -59,14 +59,13 @@ impl App {
             Action::Examine(source) => self.examine(source),
             Action::Load { source, keep } => {
                 self.picker_problem = None;
+                self.asked = Some(source.key());
                 self.models.load(source, &self.settings.load, keep);
             }
             Action::CancelLoading => self.models.cancel(),
             Action::Unload(key) => {
                 self.models.unload(&key);
-                if self.activity_of.as_ref() == Some(&key) {
-                    (self.activity, self.activity_of) = (None, None);
-                }
+                self.follow_first();
             }
             Action::SetSettings(settings) => self.set_settings(ctx, *settings),
             Action::LookForDevices => self.devices = crate::loading::devices::Devices::look(&self.wake),
@@ -76,6 +75,7 @@ impl App {
                     self.talker.survey(&self.models, &name, &text);
                 }
             }
+            Action::StopSurveys => self.talker.stop_surveys(),
             Action::ExportTrace(format) => self.export_trace(format),
             Action::ImportTrace => self.files.ask(Want::Trace),
 
@@ -124,10 +124,16 @@ impl App {
     pub(super) fn new_chat(&mut self) {
         let empty = self.chat.as_ref().and_then(|c| self.library.peek(c)).is_some_and(|c| c.tree.is_empty());
         if !empty {
-            let id = self.library.create(self.new_setup());
-            self.chat = Some(id);
+            self.begin_chat();
         }
         self.go(Page::Chat);
+    }
+
+    fn begin_chat(&mut self) {
+        let id = self.library.create(self.new_setup());
+        self.settings.chat = Some(id.0.clone());
+        self.settings_changed();
+        self.chat = Some(id);
     }
 
     fn delete(&mut self, id: ChatId) {
@@ -135,7 +141,7 @@ impl App {
         let title = title(&self.library, &id);
         self.library.delete(&id);
         if self.chat.as_ref() == Some(&id) {
-            self.chat = Some(self.library.create(self.new_setup()));
+            self.begin_chat();
         }
         self.toasts.add(
             Tone::Info,
@@ -209,7 +215,13 @@ fn title(library: &Library, id: &ChatId) -> String {
 fn file_name(title: &str) -> String {
     let kept: String = title.chars().map(|c| if c.is_alphanumeric() || " -_.".contains(c) { c } else { '-' }).take(60).collect();
     let kept = kept.trim_matches([' ', '.', '-']);
-    if kept.is_empty() { "conversation".into() } else { kept.to_owned() }
+    // What Windows takes for devices.
+    let device = ["con", "prn", "aux", "nul"].iter().any(|d| kept.eq_ignore_ascii_case(d));
+    match kept {
+        "" => "conversation".into(),
+        name if device => format!("{name}-"),
+        name => name.to_owned(),
+    }
 }
 
 #[cfg(test)]

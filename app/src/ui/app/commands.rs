@@ -7,7 +7,12 @@ use crate::{
     chats::{ChatId, Message, MessageId, Stop},
     loading::Source,
     settings::ThemeChoice,
-    ui::{Action, Command, Page, action::ExportFormat, chat::ChatView, files::Want},
+    ui::{
+        Action, Command, Page,
+        action::ExportFormat,
+        chat::{ChatView, message::answer_text},
+        files::Want,
+    },
 };
 
 /// A step of text size.
@@ -22,7 +27,10 @@ impl App {
         // Escape closes what is open in the page before it stops an answer.
         let typing = ctx.memory(|m| m.focused()).is_some_and(|id| id != ChatView::input_id());
         let escape_taken = self.chat_view.takes_escape() || typing || ctx.any_popup_open();
-        let pressed = Command::pressed(ctx, &|c| self.can(c) && !(c == Command::Stop && escape_taken));
+        // These keys move the caret where something is written.
+        let writing = typing || (!self.chat_view.draft.is_empty() && ctx.memory(|m| m.has_focus(ChatView::input_id())));
+        let caret = |c| matches!(c, Command::JumpToEnd | Command::EditLast | Command::PreviousChat | Command::NextChat);
+        let pressed = Command::pressed(ctx, &|c| self.can(c) && !(c == Command::Stop && escape_taken) && !(writing && caret(c)));
         // Some systems send the character of Alt+2 along with the key.
         if pressed.iter().any(|c| c.shortcut().is_some_and(|s| s.modifiers.any())) {
             ctx.input_mut(|i| i.events.retain(|e| !matches!(e, Event::Text(_))));
@@ -70,8 +78,7 @@ impl App {
             Command::PreviousChat => self.step_chat(-1),
             Command::NextChat => self.step_chat(1),
             Command::RenameChat => {
-                self.settings.sidebar = true;
-                self.list_over_page = true;
+                self.show_list(ctx);
                 self.sidebar.rename = chat;
             }
             Command::PinChat => {
@@ -98,13 +105,12 @@ impl App {
             }
             Command::ImportChats => self.files.ask(Want::Chats),
             Command::Search => {
-                self.settings.sidebar = true;
-                self.list_over_page = true;
+                self.show_list(ctx);
                 self.sidebar.focus_search = true;
             }
             Command::ToggleSetup => {
-                self.setup_open = !self.setup_open;
-                self.page = Page::Chat;
+                self.setup_open = !self.setup_open || self.page != Page::Chat;
+                self.go(Page::Chat);
             }
             Command::FocusInput => self.go(Page::Chat),
             Command::Stop => self.act(ctx, Action::Stop),
@@ -120,7 +126,7 @@ impl App {
                 }
             }
             Command::CopyLast => {
-                if let Some(text) = self.last_answer().map(|m| m.text.clone()) {
+                if let Some(text) = self.last_answer().map(answer_text) {
                     self.act(ctx, Action::Copy(text));
                 }
             }
@@ -143,12 +149,13 @@ impl App {
                 }
             }
             Command::ToggleExperts => {
-                if super::layout::narrow(ctx) {
-                    self.go(if self.page == Page::Experts { Page::Chat } else { Page::Experts });
-                } else {
-                    self.settings.experts = !self.settings.experts || self.page != Page::Chat;
+                if super::layout::roomy(ctx, self.settings.sidebar) {
+                    self.settings.experts = !self.settings.experts || self.page != Page::Chat || self.setup_open;
+                    self.setup_open = false;
                     self.page = Page::Chat;
                     self.settings_changed();
+                } else {
+                    self.go(if self.page == Page::Experts { Page::Chat } else { Page::Experts });
                 }
             }
             Command::NextMode => self.experts.next_mode(),
@@ -165,6 +172,14 @@ impl App {
             Command::OpenPalette => self.palette.open = true,
             Command::ShowShortcuts => self.palette.shortcuts = true,
             Command::Quit => ctx.send_viewport_cmd(ViewportCommand::Close),
+        }
+    }
+
+    fn show_list(&mut self, ctx: &Context) {
+        if super::layout::narrow(ctx) {
+            self.list_over_page = true;
+        } else {
+            self.settings.sidebar = true;
         }
     }
 
@@ -225,7 +240,8 @@ impl App {
             };
             match (want, Source::of(&path.display().to_string())) {
                 (Some(want), _) => self.files.typed(want, &path.display().to_string()),
-                (None, Some(source)) => out.push(Action::Examine(source)),
+                // The path as dialogs and the command line have it.
+                (None, Some(_)) => self.files.typed(Want::Model { folder: false }, &path.display().to_string()),
                 (None, None) => out.push(Action::Complain(format!("{}: nothing can be done with this", path.display()))),
             }
         }

@@ -24,6 +24,12 @@ pub(super) fn narrow(ctx: &Context) -> bool {
     ctx.content_rect().width() < theme::NARROW
 }
 
+/// Whether experts have room beside the conversation.
+pub(super) fn roomy(ctx: &Context, list: bool) -> bool {
+    let width = ctx.content_rect().width();
+    !narrow(ctx) && width - if list { LIST } else { 0.0 } >= 2.0 * LEAST_CHAT
+}
+
 impl App {
     /// Draws all panels.
     pub(super) fn layout_ui(&mut self, ui: &mut Ui, out: &mut Vec<Action>) {
@@ -47,7 +53,7 @@ impl App {
             list.show(ui, |ui| self.sidebar_ui(ui, out));
         }
         let bar = Frame::new().fill(t.page).inner_margin(egui::Margin::symmetric(theme::GAP as i8, 5));
-        Panel::top("bar").frame(bar).show(ui, |ui| self.bar_ui(ui, narrow, out));
+        Panel::top("bar").frame(bar).show(ui, |ui| self.bar_ui(ui, out));
         match self.page {
             Page::Chat => self.chat_page_ui(ui, narrow, out),
             page => {
@@ -123,7 +129,7 @@ impl App {
     }
 
     /// The line above the page: what is open, the model, and what can be shown beside it.
-    fn bar_ui(&mut self, ui: &mut Ui, narrow: bool, out: &mut Vec<Action>) {
+    fn bar_ui(&mut self, ui: &mut Ui, out: &mut Vec<Action>) {
         let tip = |ui: &Ui, c: Command| c.tooltip(ui.ctx());
         ui.horizontal(|ui| {
             if Icon::List.button(ui, Command::ToggleSidebar.name(), &tip(ui, Command::ToggleSidebar)).clicked() {
@@ -138,7 +144,8 @@ impl App {
                 if Icon::Search.button(ui, Command::OpenPalette.name(), &tip(ui, Command::OpenPalette)).clicked() {
                     out.push(Action::Run(Command::OpenPalette));
                 }
-                let experts = if narrow { self.page == Page::Experts } else { chat && self.settings.experts };
+                let roomy = roomy(ui.ctx(), self.settings.sidebar);
+                let experts = if roomy { chat && self.settings.experts && !self.setup_open } else { self.page == Page::Experts };
                 if Icon::Experts.toggle(ui, experts, Command::ToggleExperts.name(), &tip(ui, Command::ToggleExperts)).clicked() {
                     out.push(Action::Run(Command::ToggleExperts));
                 }
@@ -196,8 +203,8 @@ impl App {
             Panel::right("setup").frame(side).resizable(true).default_size(310.0).size_range(240.0..=460.0).show(ui, |ui| {
                 self.setup_ui(ui, out);
             });
-        } else if self.settings.experts && !narrow && width >= 2.0 * LEAST_CHAT {
-            let most = width - LEAST_CHAT;
+        } else if self.settings.experts && roomy(ui.ctx(), self.settings.sidebar) {
+            let most = (width - LEAST_CHAT).max(LEAST_CHAT);
             let panel = Panel::right("experts").frame(side).resizable(true);
             let shown = panel
                 .default_size((width * self.settings.experts_share).min(most))
@@ -270,7 +277,11 @@ impl App {
     pub(super) fn remember_window(&mut self, ctx: &Context) {
         let place = ctx.input(|i| {
             let v = i.viewport();
-            let size = v.inner_rect?.size();
+            if v.minimized == Some(true) {
+                return None;
+            }
+            // Wayland tells nobody where a window is.
+            let size = v.inner_rect.map_or_else(|| i.content_rect().size(), |r| r.size());
             let position = v.outer_rect.map(|r| [r.min.x, r.min.y]);
             Some(WindowPlace { position, size: [size.x, size.y], maximised: v.maximized.unwrap_or(false) })
         });

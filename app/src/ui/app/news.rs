@@ -45,8 +45,10 @@ impl App {
     fn hear_of_model(&mut self, news: News) {
         match news {
             News::Loaded(model) => {
-                self.settings.opened(&model.key());
-                self.settings_changed();
+                if self.models.get(None).is_some_and(|first| first.key() == model.key()) {
+                    self.settings.opened(&model.key());
+                    self.settings_changed();
+                }
                 let info = model.engine.info();
                 self.note(Level::Info, format!("{} is ready on {} after {:.1} s", model.name, info.device, info.load_seconds));
                 if let Some(notice) = &model.notice {
@@ -54,9 +56,10 @@ impl App {
                     self.tell(notice.clone());
                 }
                 self.problem = None;
-                self.picker_problem = None;
-                self.picker.open = false;
-                self.follow(&model);
+                if self.asked.as_ref() == Some(&model.key()) {
+                    (self.asked, self.picker_problem, self.picker.open) = (None, None, false);
+                }
+                self.follow_first();
             }
             News::Failed { source, why } => {
                 let words = format!("{} could not be loaded: {why}", source.name());
@@ -84,15 +87,17 @@ impl App {
         }
     }
 
-    /// Follows the experts of the model that answers.
-    fn follow(&mut self, model: &LoadedModel) {
-        let first = self.models.get(None).map(LoadedModel::key);
-        if first.as_ref() != Some(&model.key()) {
+    /// Follows the experts of the model that answers. One that was loaded anew, with another budget, goes on counting.
+    pub(super) fn follow_first(&mut self) {
+        let first = self.models.get(None);
+        let (key, shape) = (first.map(LoadedModel::key), first.and_then(|m| m.shape.clone()));
+        self.resident = Arc::default();
+        let same = key == self.activity_of && self.activity.as_ref().map(|a| &**a.shape()) == shape.as_deref();
+        if same {
             return;
         }
-        self.activity = model.shape.as_ref().map(|shape| Activity::new(Arc::clone(shape), Activity::TOKENS));
-        self.activity_of = first;
-        self.resident = Arc::default();
+        self.activity = shape.map(|shape| Activity::new(shape, Activity::TOKENS));
+        self.activity_of = key;
         self.experts = Default::default();
         self.lit = None;
     }
@@ -169,10 +174,7 @@ impl App {
         };
         match self.experts.import(activity, bytes) {
             Ok(()) => {
-                self.settings.experts = true;
-                if self.page != Page::Experts {
-                    self.page = Page::Chat;
-                }
+                self.go(Page::Experts);
                 self.tell(format!("{name} is ready to be replayed"));
             }
             Err(why) => self.complain(format!("{name} cannot be replayed: {why}")),

@@ -150,8 +150,8 @@ impl Composer {
 fn may_send(cx: &ChatContext<'_>, draft: &str) -> Result<(), &'static str> {
     if cx.live.is_some() {
         Err("An answer is being written")
-    } else if cx.model.is_none() && cx.loading.is_none() {
-        Err("Choose a model first")
+    } else if cx.model.is_none() {
+        Err(if cx.loading.is_some() { "The model is still being loaded" } else { "Choose a model first" })
     } else if draft.trim().is_empty() {
         Err("Write something first")
     } else {

@@ -252,6 +252,10 @@ impl Messages {
                 if clicked(ui, Icon::Copy, "Copy message", "Copy this message", None, true) {
                     said.out.push(Action::Copy(message.text.clone()));
                 }
+                let unanswered = message.children.is_empty() && cx.live.is_none() && cx.model.is_some();
+                if unanswered && clicked(ui, Icon::Again, "Answer", "Let the model answer this question", None, true) {
+                    said.out.push(Action::Regenerate(id));
+                }
                 return;
             }
             if live_of(cx, id).is_none() {
@@ -305,8 +309,7 @@ impl Messages {
                 response.request_focus();
                 response.scroll_to_me(None);
             }
-            // The key may have been consumed as a shortcut before this was drawn, but it is still down.
-            let escape = ui.input(|i| i.key_pressed(Key::Escape) || i.key_down(Key::Escape));
+            let escape = ui.input(|i| i.key_pressed(Key::Escape));
             if escape && (had_focus || response.has_focus() || response.lost_focus()) {
                 keep = false;
                 ui.input_mut(|i| i.consume_key(egui::Modifiers::NONE, Key::Escape));
@@ -346,7 +349,7 @@ fn waits(cx: &ChatContext<'_>) -> bool {
 }
 
 /// The words of an answer, without its reasoning.
-pub(super) fn answer_text(message: &Message) -> String {
+pub(in crate::ui) fn answer_text(message: &Message) -> String {
     let thinking = message.answer.as_ref().is_some_and(|a: &Answer| a.thinking);
     let parts = segments(&message.text, thinking, false);
     let text: String = parts.iter().filter(|s| !s.thought).filter_map(|s| message.text.get(s.range.clone())).collect();

@@ -24,7 +24,7 @@ mod composer;
 mod list;
 mod markdown;
 pub mod math;
-mod message;
+pub(super) mod message;
 mod prepare;
 mod reasoning;
 mod segments;
@@ -34,7 +34,7 @@ mod stats;
 mod tests;
 mod words;
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use egui::{Align, Id, Layout, Rect, Role, Sense, Ui, UiBuilder, Vec2, WidgetInfo, accesskit::Live as LiveRegion, pos2};
 use pleiad_models::Role as Speaker;
@@ -101,6 +101,8 @@ pub struct ChatView {
     pub scroll_to: Option<MessageId>,
     /// Opens the editor of a message in the next frame.
     pub edit: Option<MessageId>,
+    /// Messages being written in other conversations.
+    drafts: HashMap<ChatId, String>,
     chat: Option<ChatId>,
     list: List,
     messages: Messages,
@@ -132,6 +134,13 @@ impl ChatView {
         self.pointed = None;
         let chat = cx.chat.map(|c| &c.id);
         if self.chat.as_ref() != chat {
+            // What is being written belongs to its conversation.
+            if let Some(before) = self.chat.take().filter(|_| !self.draft.is_empty()) {
+                self.drafts.insert(before, std::mem::take(&mut self.draft));
+            }
+            if let Some(draft) = chat.and_then(|id| self.drafts.remove(id)) {
+                self.draft = draft;
+            }
             self.chat = chat.cloned();
             self.list.reset();
             self.messages.reset();

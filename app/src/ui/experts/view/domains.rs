@@ -115,6 +115,9 @@ impl Domains {
                 ui.spinner();
                 let wait = if behind > 0 { format!(", {behind} to go") } else { String::new() };
                 ui.label(parts::muted(ui, format!("Reading {name}{wait}")));
+                if ui.button("Stop reading").on_hover_text("Stop, and forget the texts that wait").clicked() {
+                    out.push(Action::StopSurveys);
+                }
             });
         }
     }

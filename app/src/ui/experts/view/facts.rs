@@ -51,7 +51,7 @@ fn lines(f: &Facts, shape: &Shape, shown: &str) -> Vec<(&'static str, String)> {
     if let Some(home) = f.home {
         lines.push(("Home", home_name(home).into()));
     }
-    if f.misses > 0 || f.home.is_some() {
+    if f.hits + f.misses > 0 {
         lines.push(("Hits, misses", format!("{}, {}", parts::count(f.hits), parts::count(f.misses))));
         lines.push(("Moved", parts::bytes(f.bytes)));
     }

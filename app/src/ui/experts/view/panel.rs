@@ -385,6 +385,8 @@ pub fn value_text(value: f32, scale: Scale, unit: &str) -> String {
         return "nothing known".into();
     }
     match scale {
+        Scale::Ratio { octaves } if value <= -octaves => format!("at most {}×", (-octaves).exp2()),
+        Scale::Ratio { octaves } if value >= octaves => format!("{}× or more", octaves.exp2()),
         Scale::Ratio { .. } => format!("{:.2}×", value.exp2()),
         Scale::Signed { .. } => format!("{:+.2} %", 100.0 * value),
         Scale::Homes => data::home_of(value).map_or("unknown", facts::home_name).into(),
