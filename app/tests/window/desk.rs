@@ -192,6 +192,7 @@ impl Desk {
             std::thread::sleep(Duration::from_millis(50));
         }
         let _ = program.kill();
+        let _ = program.wait();
         false
     }
 }
