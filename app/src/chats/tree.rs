@@ -87,6 +87,9 @@ pub struct Answer {
     pub device: String,
     /// How it was sampled.
     pub sampled: Sampled,
+    /// The second mind of the conversation made it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub second: bool,
     /// The prompt had already opened the reasoning: the text begins inside of it, without a mark.
     pub thinking: bool,
     /// Seconds of reasoning, once it is over.

@@ -18,9 +18,13 @@ pub enum Mind {
 }
 
 impl Mind {
-    /// Whose message that is: the second's if it bears the second's name, else the first's.
+    /// Whose message that is: as its answer says, so that minds may be renamed; without one, by the name it bears.
     pub fn of(message: &Message, names: &Names) -> Self {
-        if message.author.as_deref() == Some(names.second.as_str()) { Self::Second } else { Self::First }
+        let second = match &message.answer {
+            Some(answer) => answer.second,
+            None => message.author.as_deref() == Some(names.second.as_str()),
+        };
+        if second { Self::Second } else { Self::First }
     }
 
     /// Who has the next turn.

@@ -104,6 +104,7 @@ pub fn prepare(chat: &Chat, model: &LoadedModel, ask: &Ask) -> Result<Prepared, 
         model: model.name.clone(),
         device: model.engine.info().device.clone(),
         sampled: Sampled::from(&params),
+        second: ask.mind == Mind::Second,
         stop: Stop::Unfinished,
         ..answer
     };

@@ -55,6 +55,8 @@ struct Turn {
     watched: bool,
     /// The prompt, until the view of experts has been told.
     prompt: Vec<u32>,
+    /// When the engine was heard last, in seconds of the caller's clock.
+    heard: Option<f64>,
     /// What is wanted once it is over, in the place of further turns of two minds.
     then: Option<Ask>,
 }
@@ -279,6 +281,7 @@ impl Talker {
             answer,
             watched,
             prompt: copy,
+            heard: None,
             then: None,
             ask,
         });
@@ -322,7 +325,10 @@ impl Turn {
             let prompt = tokenizer.map_or_else(Vec::new, |t| with_texts(t, &prompt));
             activity.begin(self.number, Some(self.ask.chat.clone()), Some(self.message), &prompt, now);
         }
-        for heard in &batch.heard {
+        // What came since the last frame came one after the other, not all at its end.
+        let (before, many) = (self.heard.replace(now).unwrap_or(now), batch.heard.len().max(1) as f64);
+        for (heard, nth) in batch.heard.iter().zip(1..) {
+            let now = before + (now - before) * f64::from(nth) / many;
             match heard {
                 Heard::Token { id, text, bytes } => activity.token(self.number, *id, text, bytes.clone(), now),
                 Heard::Routed(rows) => activity.routed(self.number, rows, now),

@@ -254,7 +254,9 @@ impl App {
             models: &models,
             settings: &self.settings,
         };
-        self.setup.show(ui, &cx, out);
+        // Undoing in the prompt of one conversation must not bring back that of another.
+        let place = self.chat.clone();
+        ui.push_id(place, |ui| self.setup.show(ui, &cx, out));
     }
 
     fn experts_ui(&mut self, ui: &mut Ui, alone: bool, out: &mut Vec<Action>) {
