@@ -10,6 +10,7 @@
 //! | [`settings`] | what a person has chosen, kept between runs |
 //! | [`conversation`] | the messages of a prompt, and their token ids |
 //! | [`thinking`] | telling reasoning from the answer while both stream in |
+//! | [`sizes`] | numbers of bytes, said and understood |
 //! | [`clock`] | the time of day |
 //! | [`cli`] | the commands, one file each |
 //! | [`window`] | the app in a window of its own |
@@ -25,6 +26,7 @@ pub mod clock;
 pub mod conversation;
 pub mod loading;
 pub mod settings;
+pub mod sizes;
 pub mod talk;
 pub mod thinking;
 pub mod ui;

@@ -11,7 +11,7 @@ use super::{
     term::note,
 };
 use crate::{
-    chats::{Sampling, Setup},
+    chats::Setup,
     loading::Source,
     settings::LoadSettings,
     window::{self, Options},
@@ -94,16 +94,7 @@ fn override_load(load: &mut LoadSettings, engine: &EngineArgs) {
 /// How answers are made in a conversation that the command line says something about.
 fn setup(talk: &TalkArgs) -> Option<Setup> {
     let s = &talk.sampling;
-    let sampling = Sampling {
-        temperature: s.temp,
-        top_k: s.top_k.map(|k| u32::try_from(k).unwrap_or(0)),
-        top_p: s.top_p,
-        min_p: s.min_p,
-        repeat_penalty: s.repeat_penalty,
-        frequency_penalty: (s.frequency_penalty != 0.0).then_some(s.frequency_penalty),
-        presence_penalty: (s.presence_penalty != 0.0).then_some(s.presence_penalty),
-        seed: u64::try_from(s.seed).ok(),
-    };
+    let sampling = s.sampling();
     let system = talk.system_prompt.clone().unwrap_or_default();
     let setup = Setup { system, sampling, max_tokens: s.max_tokens(), ..Setup::default() };
     (setup != Setup::default()).then_some(setup)

@@ -10,6 +10,8 @@ use pleiad_runtime::{
     experts::{walk::Routing, ways::WayChoice},
 };
 
+use crate::{chats::Sampling, sizes};
+
 /// The model.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
@@ -210,28 +212,25 @@ impl EngineArgs {
 }
 
 impl SamplingArgs {
+    /// What is asked for.
+    pub fn sampling(&self) -> Sampling {
+        let penalty = |x: f32| (x != 0.0).then_some(x);
+        Sampling {
+            temperature: self.temp,
+            top_k: self.top_k.map(|k| u32::try_from(k).unwrap_or(0)),
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repeat_penalty: self.repeat_penalty,
+            frequency_penalty: penalty(self.frequency_penalty),
+            presence_penalty: penalty(self.presence_penalty),
+            seed: u64::try_from(self.seed).ok(),
+        }
+    }
+
     /// The parameters: what is asked for, else what the model's publisher recommends, else llama.cpp's defaults.
     pub fn params(&self, recommended: &GenerationConfig) -> SamplingParams {
-        let g = recommended;
-        let greedy = g.do_sample == Some(false);
-        let says_something = g.temperature.is_some() || g.top_p.is_some() || g.top_k.is_some() || g.min_p.is_some();
-        // A publisher who says something, and nothing about one of the cuts, does without it.
-        let or = |value: Option<f32>, off: f32, default: f32| value.unwrap_or(if says_something { off } else { default });
-        SamplingParams {
-            temperature: self.temp.unwrap_or(if greedy { 0.0 } else { or(g.temperature, 1.0, 0.8) }),
-            top_k: match self.top_k {
-                Some(k) => u32::try_from(k).unwrap_or(0),
-                None => g.top_k.unwrap_or(if says_something { 0 } else { 40 }),
-            },
-            // 0 would keep nothing; the smallest set there is has one token.
-            top_p: self.top_p.unwrap_or_else(|| or(g.top_p, 1.0, 0.95).max(f32::MIN_POSITIVE)),
-            min_p: self.min_p.unwrap_or_else(|| or(g.min_p, 0.0, 0.05)),
-            repeat_penalty: self.repeat_penalty.or(g.repetition_penalty).unwrap_or(1.0),
-            frequency_penalty: self.frequency_penalty,
-            presence_penalty: self.presence_penalty,
-            penalty_last_n: u32::try_from(self.repeat_last_n).unwrap_or(256),
-            seed: u64::try_from(self.seed).unwrap_or_else(|_| random_seed()),
-        }
+        let penalty_last_n = u32::try_from(self.repeat_last_n).unwrap_or(256);
+        SamplingParams { penalty_last_n, ..self.sampling().params(recommended, random_seed()) }
     }
 
     /// Most tokens of an answer.
@@ -264,28 +263,7 @@ fn parse_device(text: &str) -> Result<Device, String> {
 
 /// A number of bytes: 6GiB, 512MiB, ...
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let unit_bytes: f64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kib" => 1024.0,
-        "m" | "mib" => 1_048_576.0,
-        "g" | "gib" => 1_073_741_824.0,
-        "t" | "tib" => 1_099_511_627_776.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "tb" => 1e12,
-        other => return Err(format!("`{other}` is no unit; use KiB, MiB, GiB or TiB")),
-    };
-    let number: f64 = number.parse().map_err(|_| "use a number and a unit, as in 6GiB or 512MiB".to_owned())?;
-    let bytes = number * unit_bytes;
-    if bytes < 1.0 {
-        return Err("must be more than nothing".into());
-    }
-    // Saturates: more than there can be is no limit.
-    Ok(bytes as u64)
+    sizes::parse(text, 1)
 }
 
 fn parse_in_flight(text: &str) -> Result<usize, String> {

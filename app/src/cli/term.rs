@@ -8,6 +8,8 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+pub use crate::sizes::size;
+
 /// A bar appears only for what takes longer.
 const PATIENCE: Duration = Duration::from_millis(400);
 
@@ -151,27 +153,9 @@ impl Drop for Bar {
     }
 }
 
-/// Bytes for people: `15.1 GiB`.
-pub fn size(bytes: u64) -> String {
-    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-    match units.iter().find(|(_, shift)| bytes >> shift > 0) {
-        Some((unit, shift)) => format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64),
-        None => format!("{bytes} B"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_for_people() {
-        assert_eq!(size(0), "0 B");
-        assert_eq!(size(1023), "1023 B");
-        assert_eq!(size(1536), "1.5 KiB");
-        assert_eq!(size(20 << 20), "20.0 MiB");
-        assert_eq!(size(u64::MAX), "17179869184.0 GiB");
-    }
 
     #[test]
     fn control_characters_do_not_reach_a_terminal() {

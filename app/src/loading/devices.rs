@@ -7,7 +7,8 @@ use pleiad_runtime::{
     gpu::{AdapterDescription, adapters::kind_name, enumerate},
 };
 
-use super::{Wake, beside, sizes::size};
+use super::{Wake, beside};
+use crate::sizes::size;
 
 /// A device, for people.
 #[derive(Clone, Debug, PartialEq)]

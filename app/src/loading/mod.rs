@@ -9,7 +9,6 @@
 //! | [`devices`] | the devices there are, found beside the window |
 //! | [`options`] | from what a person has chosen to what an engine is told |
 //! | [`host`] | how much memory this computer has |
-//! | [`sizes`] | numbers of bytes, said and understood |
 //! | [`beside`] | work beside the window, where platforms differ |
 
 pub mod beside;
@@ -20,7 +19,6 @@ pub mod loaded;
 pub mod models;
 pub mod options;
 pub mod price;
-pub mod sizes;
 pub mod source;
 
 use std::sync::Arc;

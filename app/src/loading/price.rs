@@ -19,9 +19,8 @@ use super::{
     Source,
     host::{HostMemory, host_memory},
     options::{self, CHUNK},
-    sizes::size,
 };
-use crate::settings::LoadSettings;
+use crate::{settings::LoadSettings, sizes::size};
 
 /// A model that was opened and looked at, not loaded: cheap to price again and again.
 #[derive(Clone, Debug)]

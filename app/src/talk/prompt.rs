@@ -173,6 +173,9 @@ pub(super) mod tests {
         conversation::Prompter,
     };
 
+    /// What second minds are called in tests.
+    const SECONDS: [&str; 2] = ["Bo", "Second"];
+
     pub fn message(id: u64, role: Role, author: Option<&str>, text: &str) -> Message {
         Message {
             id: MessageId(id),
@@ -184,7 +187,8 @@ pub(super) mod tests {
             text: text.into(),
             created_ms: 0,
             rating: None,
-            answer: (role == Role::Assistant).then(Answer::default),
+            answer: (role == Role::Assistant)
+                .then(|| Answer { second: author.is_some_and(|a| SECONDS.contains(&a)), ..Answer::default() }),
         }
     }
 

@@ -4,6 +4,8 @@ use egui::{self, Color32, Response, RichText, Role, Ui, Vec2, WidgetInfo};
 
 use super::{Theme, theme};
 
+pub use crate::sizes::size as bytes;
+
 /// A button that shows a symbol. `name` is what it is called, for screen readers and (with `tooltip`) for those who point at it.
 pub fn icon_button(ui: &mut Ui, symbol: &str, name: &str, tooltip: &str) -> Response {
     let button = egui::Button::new(RichText::new(symbol).size(15.0)).frame_when_inactive(false).min_size(Vec2::splat(26.0));
@@ -58,17 +60,6 @@ pub fn chip(ui: &mut Ui, text: &str, colour: Color32, tooltip: &str) -> Response
         .show(ui, |ui| ui.label(RichText::new(text).color(colour).text_style(Theme::small())))
         .inner
         .on_hover_text(tooltip)
-}
-
-/// A number of bytes for people: "512.0 MiB".
-pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let (mut amount, mut unit) = (n as f64, 0);
-    while amount >= 1024.0 && unit + 1 < UNITS.len() {
-        amount /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{n} B") } else { format!("{amount:.1} {}", UNITS[unit]) }
 }
 
 /// A duration for people: "12 ms", "0.8 s", "12 s", "3 min 5 s".

@@ -13,6 +13,7 @@ fn answer(stop: Stop) -> Answer {
     let mut stats = GenerationStats { prompt_tokens: 7, decode_seconds: 0.5, ..GenerationStats::default() };
     stats.decode_device.expert_hits = 11;
     Answer {
+        second: true,
         model: "tiny \"q\" 世".into(),
         device: "CPU".into(),
         sampled: Sampled { temperature: 0.6, seed: u64::MAX, ..Sampled::default() },

@@ -43,6 +43,7 @@ fn chat() -> Chat {
     };
     (stats.decode_device.expert_hits, stats.decode_device.expert_misses) = (15, 5);
     let answer = |stop| Answer {
+        second: false,
         model: "tiny_moe".into(),
         device: "CPU".into(),
         sampled: Sampled { temperature: 0.5, ..Sampled::default() },

@@ -10,9 +10,10 @@ use crate::{
     loading::{
         Examined, Price,
         devices::{Device, Devices},
-        options, sizes,
+        options,
     },
     settings::LoadSettings,
+    sizes,
     ui::parts,
 };
 
@@ -118,7 +119,7 @@ pub(super) fn budget_ui(ui: &mut Ui, draft: &mut LoadSettings, price: &Price) {
             .custom_formatter(move |x, _| if x as u64 >= whole { "everything".into() } else { parts::bytes(x as u64) })
             .custom_parser(move |text| match text.trim() {
                 "everything" | "all" => Some(whole as f64),
-                text => sizes::parse(text, typed_unit).map(|b| b as f64),
+                text => sizes::parse(text, typed_unit).ok().map(|b| b as f64),
             });
         ui.add(slider).labelled_by(label);
     });

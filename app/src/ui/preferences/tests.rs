@@ -83,7 +83,7 @@ fn every_choice_changes_its_setting() {
 fn what_is_typed_is_taken_at_the_end_and_nonsense_is_told() {
     let mut h = harness(700.0);
     type_into(&mut h, "Memory budget", "6 gibi");
-    h.get_by_label("\"gibi\" is no unit; use KiB, MiB, GiB or TiB");
+    h.get_by_label("`gibi` is no unit; use KiB, MiB, GiB or TiB");
     h.key_press(Key::Enter);
     h.run();
     assert!(h.state().out.is_empty());

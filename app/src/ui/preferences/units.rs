@@ -1,6 +1,6 @@
 //! Sizes and devices as people type them.
 
-use crate::ui::parts;
+use crate::{sizes, ui::parts};
 
 /// Units of sizes, largest first.
 const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
@@ -14,27 +14,10 @@ pub(super) fn size(text: &str) -> Result<Option<u64>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let one: f64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kib" => 1024.0,
-        "m" | "mib" => 1_048_576.0,
-        "g" | "gib" => 1_073_741_824.0,
-        "t" | "tib" => 1_099_511_627_776.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "tb" => 1e12,
-        other => return Err(format!("\"{other}\" is no unit; use KiB, MiB, GiB or TiB")),
-    };
-    let number: f64 = number.parse().map_err(|_| "Use a number and a unit, as in 6 GiB or 512 MiB".to_owned())?;
-    let bytes = number * one;
-    if bytes < 1.0 {
-        return Err("Use more than nothing, or leave it empty".to_owned());
-    }
-    // Saturates: more than there can be is no limit.
-    Ok(Some(bytes as u64))
+    sizes::parse(text, 1).map(Some).map_err(|words| {
+        let mut letters = words.chars();
+        letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+    })
 }
 
 /// The text that [`size`] reads as these bytes, where a short one does; else rounded.

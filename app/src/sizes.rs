@@ -11,8 +11,11 @@ pub fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{amount:.1} {}", UNITS[unit]) }
 }
 
-/// The bytes that a person means by `6GiB`, `512 MiB`, `1.5g`; a number alone counts in `unit` bytes. `None`: it is no size.
-pub fn parse(text: &str, unit: u64) -> Option<u64> {
+/// The bytes that a person means by `6GiB`, `512 MiB`, `1.5g`; a number alone counts in `unit` bytes.
+///
+/// # Errors
+/// In words, where it is no size.
+pub fn parse(text: &str, unit: u64) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
@@ -27,11 +30,15 @@ pub fn parse(text: &str, unit: u64) -> Option<u64> {
         "mb" => 1e6,
         "gb" => 1e9,
         "tb" => 1e12,
-        _ => return None,
+        other => return Err(format!("`{other}` is no unit; use KiB, MiB, GiB or TiB")),
     };
-    let bytes = number.parse::<f64>().ok()? * factor;
+    let number: f64 = number.parse().map_err(|_| "use a number and a unit, as in 6GiB or 512MiB".to_owned())?;
+    let bytes = number * factor;
+    if bytes < 1.0 {
+        return Err("must be more than nothing".into());
+    }
     // Saturates: more than there can be is no limit.
-    (bytes >= 1.0).then_some(bytes as u64)
+    Ok(bytes as u64)
 }
 
 #[cfg(test)]
@@ -40,17 +47,18 @@ mod tests {
 
     #[test]
     fn sizes_are_said_and_understood() {
-        assert_eq!([size(0), size(1023), size(3 << 29)], ["0 B", "1023 B", "1.5 GiB"]);
-        assert_eq!(parse("6GiB", 1), Some(6 << 30));
-        assert_eq!(parse(" 512 mib ", 1), Some(512 << 20));
-        assert_eq!(parse("1.5g", 1), Some(3 << 29));
-        assert_eq!(parse("2GB", 1), Some(2_000_000_000));
-        assert_eq!(parse("3", 1 << 30), Some(3 << 30));
+        assert_eq!([size(0), size(1023), size(1536), size(3 << 29)], ["0 B", "1023 B", "1.5 KiB", "1.5 GiB"]);
+        assert_eq!(size(u64::MAX), "16777216.0 TiB");
+        assert_eq!(parse("6GiB", 1), Ok(6 << 30));
+        assert_eq!(parse(" 512 mib ", 1), Ok(512 << 20));
+        assert_eq!(parse("1.5g", 1), Ok(3 << 29));
+        assert_eq!(parse("2GB", 1), Ok(2_000_000_000));
+        assert_eq!(parse("3", 1 << 30), Ok(3 << 30));
         for bad in ["", "GiB", "-1GiB", "0", "1.2.3G", "6 gibibytes", "everything"] {
-            assert_eq!(parse(bad, 1 << 20), None, "{bad}");
+            assert!(parse(bad, 1 << 20).is_err(), "{bad}");
         }
         for bytes in [1 << 10, 5 << 20, 3 << 29, 7 << 40] {
-            assert_eq!(parse(&size(bytes), 1), Some(bytes));
+            assert_eq!(parse(&size(bytes), 1), Ok(bytes));
         }
     }
 }
