@@ -122,6 +122,8 @@ impl Group {
 const CTRL: Modifiers = Modifiers::COMMAND;
 const CTRL_SHIFT: Modifiers = Modifiers::COMMAND.plus(Modifiers::SHIFT);
 const ALT: Modifiers = Modifiers::ALT;
+/// With digits. On a Mac Option and a digit write characters.
+const PAGE: Modifiers = if cfg!(target_os = "macos") { CTRL } else { ALT };
 
 impl Command {
     /// Every command, in the order of lists.
@@ -285,11 +287,11 @@ impl Command {
             Self::OpenPicker => (CTRL, Key::M),
             Self::OpenFile => (CTRL, Key::O),
             Self::ExportMarkdown => (CTRL, Key::S),
-            Self::ShowChat => (ALT, Key::Num1),
-            Self::ShowExperts => (ALT, Key::Num2),
-            Self::ShowPerformance => (ALT, Key::Num3),
+            Self::ShowChat => (PAGE, Key::Num1),
+            Self::ShowExperts => (PAGE, Key::Num2),
+            Self::ShowPerformance => (PAGE, Key::Num3),
             Self::ShowSettings => (CTRL, Key::Comma),
-            Self::ShowLog => (ALT, Key::Num4),
+            Self::ShowLog => (PAGE, Key::Num4),
             Self::ToggleSidebar => (CTRL, Key::B),
             Self::ToggleExperts => (CTRL, Key::E),
             Self::NextMode => (Modifiers::NONE, Key::F6),

@@ -3,7 +3,7 @@
 use std::{panic, sync::Arc};
 
 use egui::{
-    Color32, FontId, Mesh, Painter, Pos2, Rect, Role, Sense, Shape, Stroke, TextStyle, Ui, Vec2,
+    Color32, FontId, Mesh, Painter, Pos2, Rect, Role, ScrollArea, Sense, Shape, Stroke, TextStyle, Ui, Vec2,
     cache::{ComputerMut, FrameCache},
     emath::GuiRounding as _,
     epaint::Vertex,
@@ -58,16 +58,25 @@ pub fn formula_ui(ui: &mut Ui, tex: &str, inline: bool) -> bool {
     // A wide formula is set smaller before it has to be scrolled.
     let room = if inline { 1.0 } else { (ui.available_width() / (formula.size.x * em).max(1.0)).clamp(0.6, 1.0) };
     let em = em * room;
-    let size = formula.size * em;
-    let (rect, response) = ui.allocate_exact_size(Vec2::new(size.x.max(1.0), size.y.max(1.0)), Sense::hover());
-    named(&response, Role::Image, tex);
-    if ui.is_rect_visible(rect) {
-        formula.paint(ui.painter(), rect, em, ui.visuals().text_color());
+    let wide = !inline && formula.size.x * em > ui.available_width() + 1.0;
+    if wide {
+        ScrollArea::horizontal().id_salt(("formula", tex)).show(ui, |ui| formula.show(ui, tex, em));
+    } else {
+        formula.show(ui, tex, em);
     }
     true
 }
 
 impl Formula {
+    fn show(&self, ui: &mut Ui, tex: &str, em: f32) {
+        let size = (self.size * em).max(Vec2::splat(1.0));
+        let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
+        named(&response, Role::Image, tex);
+        if ui.is_rect_visible(rect) {
+            self.paint(ui.painter(), rect, em, ui.visuals().text_color());
+        }
+    }
+
     fn paint(&self, painter: &Painter, rect: Rect, em: f32, text: Color32) {
         let mut mesh = self.mesh.clone();
         for v in &mut mesh.vertices {
