@@ -4,10 +4,13 @@
 //! the cuts are thresholds on the logits (equal logits at a threshold are all kept), and the draw
 //! walks the survivors in the order of their ids, so that a single pass of a GPU workgroup does the same.
 
+use serde::{Deserialize, Serialize};
+
 use crate::step::{MAX_END, MAX_RECENT, StepState};
 
 /// How the next token is chosen. The defaults are greedy.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SamplingParams {
     /// 0 is greedy.
     pub temperature: f32,

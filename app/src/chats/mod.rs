@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use library::{Hit, Library, Summary};
 pub use setup::{Duet, DuetKind, Sampling, Setup};
-pub use tree::{Answer, Message, MessageId, Rating, Sampled, Stop, Tree};
+pub use tree::{Answer, Message, MessageId, Rating, Stop, Tree};
 
 /// Names a conversation, and its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -37,46 +37,6 @@ pub enum Stop {
     Failed(String),
 }
 
-/// How an answer was sampled.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Sampled {
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// Keep the best k; 0: all.
-    pub top_k: u32,
-    /// Keep this mass; 1: all.
-    pub top_p: f32,
-    /// Keep tokens this probable relative to the best; 0: all.
-    pub min_p: f32,
-    /// 1 is off.
-    pub repeat_penalty: f32,
-    /// 0 is off.
-    pub frequency_penalty: f32,
-    /// 0 is off.
-    pub presence_penalty: f32,
-    /// Recent tokens that penalties look at.
-    pub penalty_last_n: u32,
-    /// Seed of the draws.
-    pub seed: u64,
-}
-
-impl From<&SamplingParams> for Sampled {
-    fn from(p: &SamplingParams) -> Self {
-        Self {
-            temperature: p.temperature,
-            top_k: p.top_k,
-            top_p: p.top_p,
-            min_p: p.min_p,
-            repeat_penalty: p.repeat_penalty,
-            frequency_penalty: p.frequency_penalty,
-            presence_penalty: p.presence_penalty,
-            penalty_last_n: p.penalty_last_n,
-            seed: p.seed,
-        }
-    }
-}
-
 /// How an answer was made, and what it took.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -86,7 +46,7 @@ pub struct Answer {
     /// The device's name.
     pub device: String,
     /// How it was sampled.
-    pub sampled: Sampled,
+    pub sampled: SamplingParams,
     /// The second mind of the conversation made it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub second: bool,

@@ -9,7 +9,7 @@ use super::{
     seed,
 };
 use crate::{
-    chats::{Answer, Chat, ChatId, Message, MessageId, Sampled, Stop, Tree},
+    chats::{Answer, Chat, ChatId, Message, MessageId, Stop, Tree},
     loading::{LoadedModel, Models, Source},
 };
 
@@ -103,7 +103,7 @@ pub fn prepare(chat: &Chat, model: &LoadedModel, ask: &Ask) -> Result<Prepared, 
     let answer = Answer {
         model: model.name.clone(),
         device: model.engine.info().device.clone(),
-        sampled: Sampled::from(&params),
+        sampled: params.clone(),
         second: ask.mind == Mind::Second,
         stop: Stop::Unfinished,
         ..answer

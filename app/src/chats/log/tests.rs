@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-use pleiad_runtime::engine::GenerationStats;
+use pleiad_runtime::{SamplingParams, engine::GenerationStats};
 
 use super::*;
-use crate::chats::{Sampled, Sampling, Stop};
+use crate::chats::{Sampling, Stop};
 
 fn id() -> ChatId {
     ChatId("a".into())
@@ -16,7 +16,7 @@ fn answer(stop: Stop) -> Answer {
         second: true,
         model: "tiny \"q\" 世".into(),
         device: "CPU".into(),
-        sampled: Sampled { temperature: 0.6, seed: u64::MAX, ..Sampled::default() },
+        sampled: SamplingParams { temperature: 0.6, seed: u64::MAX, ..SamplingParams::default() },
         thinking: true,
         thought_seconds: Some(0.25),
         stats: Some(stats),

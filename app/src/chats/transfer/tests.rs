@@ -1,11 +1,11 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
-use pleiad_runtime::engine::GenerationStats;
+use pleiad_runtime::{SamplingParams, engine::GenerationStats};
 
 use super::*;
 use crate::{
     chats::{
-        ChatId, Duet, Sampled, Sampling, Stop,
+        ChatId, Duet, Sampling, Stop,
         log::{self, Event},
     },
     conversation::Conversation,
@@ -46,7 +46,7 @@ fn chat() -> Chat {
         second: false,
         model: "tiny_moe".into(),
         device: "CPU".into(),
-        sampled: Sampled { temperature: 0.5, ..Sampled::default() },
+        sampled: SamplingParams { temperature: 0.5, ..SamplingParams::default() },
         thinking: true,
         thought_seconds: Some(4.25),
         stats: Some(stats),

@@ -81,7 +81,7 @@ impl CellsTexture {
 
     /// Draws the cells from `origin` on (in points, at a whole pixel), moved by `offset` pixels. `single`: the colours of dense
     /// layers, shared experts and borders between cells.
-    #[expect(clippy::too_many_arguments)] // each is one thing that may change on its own
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that may change on its own")]
     pub fn draw(
         &mut self,
         painter: &Painter,
