@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use wgpu::{BufferUsages, ErrorFilter, Limits};
@@ -17,6 +18,9 @@ use super::{
     pipelines::{Pipeline, Pipelines, Variant},
 };
 use crate::error::{Error, Result};
+
+/// Longest wait for the announcement of a loss.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Errors that arrived outside any error scope.
 #[derive(Debug, Default)]
@@ -120,6 +124,13 @@ impl GpuDevice {
 
     /// The first error since the device was opened, if any: a device that has failed stays failed.
     pub fn check(&self) -> Result<()> {
+        let loss_may_follow = {
+            let faults = lock(&self.faults);
+            faults.lost.is_none() && faults.error.is_some()
+        };
+        if loss_may_follow {
+            self.settle();
+        }
         let faults = lock(&self.faults);
         match (&faults.lost, &faults.error) {
             (Some(lost), _) => Err(Error::DeviceLost(lost.clone())),
@@ -202,10 +213,16 @@ impl GpuDevice {
         (made, scopes.into_iter().rev().map(wgpu::ErrorScopeGuard::pop).collect())
     }
 
+    /// Lets the device announce its loss: that comes with a poll once its queue is empty, and commands on what a lost device made
+    /// are refused before.
+    fn settle(&self) {
+        // A browser announces by itself; a device that hangs is given up.
+        let _ = self.device.poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(SETTLE) });
+    }
+
     /// What a readback that failed means: the loss of the device, or whatever error it met first.
     pub(crate) fn failed(&self, what: &str) -> Error {
-        // Loss is announced by the next poll.
-        let _ = self.device.poll(wgpu::PollType::Poll);
+        self.settle();
         if let Err(error) = self.check() {
             return error;
         }
