@@ -62,6 +62,7 @@ pub fn run(options: Options) -> Result<()> {
             let start = Start {
                 chats,
                 settings,
+                shelf: None,
                 files: Box::new(Dialogs::new(Arc::new(move || wake.request_repaint()))),
                 model: options.model,
                 load: options.load,

@@ -36,7 +36,8 @@ pub use config::Config;
 pub use error::{Error, Result};
 pub use format::Format;
 pub use tokenizer::{TextStream, Tokenizer};
-pub use weights::{Bytes, Tensor, Weights};
+pub use weights::{Bytes, Ranged, Tensor, Weights};
 
-/// The embedded demonstration model (GGUF, Q8_0); `tiny/README.md` says how it was made.
+/// The embedded demonstration model (GGUF, Q8_0); `tiny/README.md` says how it was made. A browser fetches it as a file.
+#[cfg(not(target_arch = "wasm32"))]
 pub static TINY_GGUF: &[u8] = include_bytes!("../tiny/pleiad-tiny-q8_0.gguf");

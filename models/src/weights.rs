@@ -8,6 +8,23 @@ mod walk;
 
 pub use walk::{Place, Role};
 
+/// A file that is read in ranges, where none can be mapped: one that a browser holds, or a part of one.
+pub trait Ranged: Send + Sync {
+    /// Bytes of the whole file.
+    fn len(&self) -> u64;
+
+    /// Whether it has none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `out` with the bytes from `offset` on. May block.
+    ///
+    /// # Errors
+    /// Where the file ends before, or cannot be read any more.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()>;
+}
+
 /// Bytes that live as long as their owner: a mapped file, the binary, or memory. Cloning is cheap.
 #[derive(Clone)]
 pub struct Bytes {

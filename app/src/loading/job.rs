@@ -99,10 +99,13 @@ pub(super) struct Meter {
 
 /// Opens a model's files.
 pub(super) fn checkpoint(source: &Source) -> Result<Checkpoint, String> {
-    let opened = match source {
+    let opened: pleiad_models::Result<Checkpoint> = match source {
+        #[cfg(not(target_arch = "wasm32"))]
         Source::Tiny => Checkpoint::tiny(),
         #[cfg(not(target_arch = "wasm32"))]
         Source::Path(path) => Checkpoint::open(path),
+        #[cfg(target_arch = "wasm32")]
+        _ => return Err("not yet".into()),
     };
     opened.map_err(|e| format!("{:#}", anyhow::Error::from(e)))
 }

@@ -8,17 +8,22 @@
 //! | [`models`] | loading beside the window, and all that is loaded |
 //! | [`devices`] | the devices there are, found beside the window |
 //! | [`options`] | from what a person has chosen to what an engine is told |
+//! | [`shelf`] | models that are kept for a page, and downloads of them |
+//! | `elsewhere` | in a browser: models that are loaded by a worker |
 //! | [`host`] | how much memory this computer has |
 //! | [`beside`] | work beside the window, where platforms differ |
 
 pub mod beside;
 pub mod devices;
+#[cfg(target_arch = "wasm32")]
+pub mod elsewhere;
 pub mod host;
 mod job;
 pub mod loaded;
 pub mod models;
 pub mod options;
 pub mod price;
+pub mod shelf;
 pub mod source;
 
 use std::sync::Arc;

@@ -112,6 +112,7 @@ impl Examined {
         Self {
             name: title(&source, &config),
             file_bytes: match checkpoint.source.total_bytes {
+                #[cfg(not(target_arch = "wasm32"))]
                 0 => pleiad_models::TINY_GGUF.len() as u64,
                 bytes => bytes,
             },

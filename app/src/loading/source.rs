@@ -12,6 +12,12 @@ pub enum Source {
     /// A .gguf file, or a Hugging Face directory.
     #[cfg(not(target_arch = "wasm32"))]
     Path(std::path::PathBuf),
+    /// A file that a person opened in this page, by its number and name: gone when the page is closed.
+    #[cfg(target_arch = "wasm32")]
+    Opened(u32, String),
+    /// A file that is kept for the page, by its name.
+    #[cfg(target_arch = "wasm32")]
+    Kept(String),
 }
 
 impl Source {
@@ -21,10 +27,14 @@ impl Source {
             Self::Tiny => "tiny".into(),
             #[cfg(not(target_arch = "wasm32"))]
             Self::Path(path) => path.display().to_string(),
+            #[cfg(target_arch = "wasm32")]
+            Self::Opened(number, name) => format!("opened:{number}:{name}"),
+            #[cfg(target_arch = "wasm32")]
+            Self::Kept(name) => format!("kept:{name}"),
         }
     }
 
-    /// The source of that key; `None`: there are no files here.
+    /// The source of that key; `None`: it cannot be had (any more).
     pub fn of(key: &str) -> Option<Self> {
         if key == "tiny" {
             return Some(Self::Tiny);
@@ -32,7 +42,11 @@ impl Source {
         #[cfg(not(target_arch = "wasm32"))]
         return Some(Self::Path(key.into()));
         #[cfg(target_arch = "wasm32")]
-        None
+        return match key.split_once(':') {
+            Some(("opened", rest)) => rest.split_once(':').and_then(|(n, name)| Some(Self::Opened(n.parse().ok()?, name.into()))),
+            Some(("kept", name)) => Some(Self::Kept(name.into())),
+            _ => None,
+        };
     }
 
     /// What people call it: a file's or a folder's name.
@@ -41,6 +55,8 @@ impl Source {
             Self::Tiny => "Embedded model".into(),
             #[cfg(not(target_arch = "wasm32"))]
             Self::Path(path) => path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned()),
+            #[cfg(target_arch = "wasm32")]
+            Self::Opened(_, name) | Self::Kept(name) => name.clone(),
         }
     }
 }

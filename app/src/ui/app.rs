@@ -38,8 +38,8 @@ use super::{
 };
 use crate::{
     activity::{Activity, Shape},
-    chats::{ChatId, Hit, Library, Setup, storage::Storage},
-    loading::{Examined, Models, Source, Wake, devices::Devices},
+    chats::{ChatId, Hit, Library, MessageId, Setup, storage::Storage},
+    loading::{Examined, Models, Source, Wake, devices::Devices, shelf::Shelf},
     settings::{LoadChange, Settings},
     talk::Talker,
 };
@@ -65,6 +65,8 @@ pub struct Start {
     pub settings: Box<dyn Storage>,
     /// The platform's files.
     pub files: Box<dyn Files>,
+    /// Where models are kept for a page; `None`: there are files.
+    pub shelf: Option<Box<dyn Shelf>>,
     /// The model to load; `None`: the last one, else the embedded one.
     pub model: Option<Source>,
     /// Changes how it is loaded, for this time.
@@ -73,6 +75,19 @@ pub struct Start {
     pub setup: Option<Setup>,
     /// Whether callbacks may draw on the GPU.
     pub gpu: bool,
+}
+
+/// What the program is at, for those who do not see it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Status {
+    /// A model is being loaded: its name, and how much of it is there, 0 to 1.
+    Loading(String, f32),
+    /// It waits for a question: the model's name.
+    Ready(String),
+    /// An answer is being written.
+    Answering,
+    /// There is no model, for this reason.
+    Failed(String),
 }
 
 /// The program.
@@ -91,6 +106,9 @@ pub struct App {
     activity_of: Option<String>,
     resident: Arc<[bool]>,
     files: Box<dyn Files>,
+    shelf: Option<Box<dyn Shelf>>,
+    /// Answers that were finished since somebody asked.
+    finished: Vec<(ChatId, MessageId)>,
     gpu: bool,
 
     page: Page,
@@ -156,6 +174,8 @@ impl App {
             activity_of: None,
             resident: Arc::default(),
             files: start.files,
+            shelf: start.shelf,
+            finished: Vec::new(),
             gpu: start.gpu,
             page: Page::Chat,
             chat: None,
@@ -250,6 +270,24 @@ impl App {
         if self.frames.len() > FRAMES {
             self.frames.pop_front();
         }
+    }
+
+    /// What the program is at.
+    pub fn status(&self) -> Status {
+        if self.talker.busy() {
+            return Status::Answering;
+        }
+        match (self.models.loading(), self.models.get(None), &self.problem) {
+            (Some(l), _, _) => Status::Loading(l.source.name(), if l.total > 0 { l.done as f32 / l.total as f32 } else { 0.0 }),
+            (None, Some(model), _) => Status::Ready(model.name.clone()),
+            (None, None, Some(problem)) => Status::Failed(problem.clone()),
+            (None, None, None) => Status::Failed("no model is loaded".into()),
+        }
+    }
+
+    /// The answers that were finished since this was last asked.
+    pub fn take_finished(&mut self) -> Vec<(ChatId, MessageId)> {
+        std::mem::take(&mut self.finished)
     }
 
     /// The settings.

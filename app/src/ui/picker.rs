@@ -282,6 +282,8 @@ fn model_ui(ui: &mut Ui, chosen: bool, source: &Source, note: &str) -> Response 
         Source::Tiny => response.on_hover_text("A small model that is part of the program, for trying things out"),
         #[cfg(not(target_arch = "wasm32"))]
         Source::Path(path) => response.on_hover_text(path.display().to_string()),
+        #[cfg(target_arch = "wasm32")]
+        Source::Opened(..) | Source::Kept(_) => response,
     }
 }
 

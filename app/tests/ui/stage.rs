@@ -122,6 +122,7 @@ impl Stage {
             let start = Start {
                 chats,
                 settings,
+                shelf: None,
                 files: Box::new(hands),
                 model: Some(model),
                 load: None,

@@ -73,6 +73,7 @@ impl Screen {
         let start = Start {
             chats: Box::new(Memory::default()),
             settings: Box::new(storage),
+            shelf: None,
             files: Box::new(NoFiles::default()),
             model: Some(Source::Tiny),
             load: None,

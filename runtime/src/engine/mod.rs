@@ -6,6 +6,7 @@
 
 mod load;
 mod plans;
+pub mod remote;
 mod request;
 mod worker;
 

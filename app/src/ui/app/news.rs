@@ -7,7 +7,7 @@ use egui::Context;
 use super::{ANSWERS, App};
 use crate::{
     activity::{Activity, Home},
-    loading::{LoadedModel, Source, models::News},
+    loading::{LoadedModel, Source, models::News, shelf::ShelfNews},
     talk::Notice,
     ui::{
         Page,
@@ -40,6 +40,7 @@ impl App {
         for got in self.files.poll() {
             self.hear_of_file(got);
         }
+        self.hear_of_shelf();
     }
 
     fn hear_of_model(&mut self, news: News) {
@@ -117,6 +118,7 @@ impl App {
     fn hear_of_answer(&mut self, notice: Notice) {
         match notice {
             Notice::Finished { chat, message } => {
+                self.finished.push((chat.clone(), message));
                 let answer = self.library.peek(&chat).and_then(|c| c.tree.get(message)).and_then(|m| m.answer.as_ref());
                 if let Some(stats) = answer.and_then(|a| a.stats) {
                     self.answers.push(stats);
@@ -141,6 +143,17 @@ impl App {
             Got::Saved(place) => self.tell(format!("Saved as {place}")),
             Got::Failed(words) => self.complain(words),
             Got::Type(want) => self.path_line.open(want),
+        }
+    }
+
+    fn hear_of_shelf(&mut self) {
+        let news = self.shelf.as_mut().map(|s| s.poll()).unwrap_or_default();
+        for news in news {
+            match news {
+                ShelfNews::Ready(source) => self.examine(source),
+                ShelfNews::Notice(words) => self.tell(words),
+                ShelfNews::Failed(words) => self.complain(words),
+            }
         }
     }
 
