@@ -20,7 +20,7 @@ use std::{
 
 use async_channel::{Receiver, Sender};
 use pleiad_models::{Config, Tokenizer};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use load::{Loaded, choose_device, load};
 pub use request::{DoneReason, Event, GenerateOptions, GenerationStats, Progress};
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// How to run a model.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EngineOptions {
     /// Where.
     pub device: DeviceChoice,
@@ -57,7 +57,9 @@ pub struct EngineOptions {
     pub memory_budget: Option<u64>,
     /// How experts that the device does not hold are served.
     pub misses: WayChoice,
-    /// Where packed experts and the profile of their use are kept between runs; `None`: nowhere.
+    /// Where packed experts and the profile of their use are kept between runs; `None`: nowhere. It stays where it is: options
+    /// that were written down have none.
+    #[serde(skip)]
     pub directory: Option<PathBuf>,
     /// Report which experts every token chose, and how they were served ([`Event::Routed`]).
     pub trace: bool,
@@ -86,7 +88,7 @@ impl Default for EngineOptions {
 }
 
 /// What an engine runs, and where.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EngineInfo {
     /// The model's name.
     pub model: String,

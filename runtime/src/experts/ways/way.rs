@@ -102,7 +102,7 @@ pub struct Sample {
 }
 
 /// What the choice rests on, for `--json` and the app.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WaysReport {
     /// Who chooses.
     pub choice: WayChoice,
@@ -121,7 +121,7 @@ pub struct WaysReport {
 }
 
 /// What was measured of a way.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WayReport {
     /// The way.
     pub way: Way,
