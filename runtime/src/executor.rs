@@ -194,7 +194,15 @@ impl Executor {
         })
     }
 
-    /// Prepares a plan.
+    /// Prepares plans without blocking. `progress` is called with kernels compiled and in all, if there are any.
+    pub async fn prepare(&mut self, plans: &[Plan], progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<PlanId>> {
+        match self {
+            Self::Cpu(e) => plans.iter().map(|plan| e.compile(plan)).collect(),
+            Self::Gpu(e) => e.prepare(plans, progress).await,
+        }
+    }
+
+    /// Prepares a plan. In a browser [`Executor::prepare`] tells errors in time, and this one later.
     pub fn compile(&mut self, plan: &Plan) -> Result<PlanId> {
         match self {
             Self::Cpu(e) => e.compile(plan),

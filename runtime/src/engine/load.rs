@@ -5,11 +5,11 @@ use std::sync::Arc;
 use pleiad_models::{Checkpoint, Tokenizer};
 use web_time::Instant;
 
-use super::{EngineInfo, EngineOptions};
+use super::{EngineInfo, EngineOptions, plans::Plans};
 use crate::{
     Error, Result,
     executor::{DeviceChoice, Executor, ExpertOptions, LoadOptions},
-    experts::walk::Routing,
+    experts::{budget::Needs, walk::Routing},
     gpu::{self, GpuDevice},
     model::Model,
     step::{PAGE, RING},
@@ -17,6 +17,21 @@ use crate::{
 
 /// The context of a session where nothing else is asked for: enough for a long conversation, small enough for any card.
 const DEFAULT_CONTEXT: usize = 8192;
+
+/// Most bytes of weights and latent cache that the CPU takes in a browser, where all of them are in the program's own memory.
+const CPU_LIMIT: u64 = 1 << 30;
+
+/// Tokens submitted before the first of them is read back, on a GPU. A browser takes milliseconds to hand a result over.
+const IN_FLIGHT: usize = if cfg!(target_arch = "wasm32") { 4 } else { 2 };
+
+/// What loading is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Weights are put where the device has them, in bytes.
+    Weights,
+    /// Kernels are compiled, one by one.
+    Kernels,
+}
 
 /// A model on a device, ready for [`super::Engine::start`].
 pub struct Loaded {
@@ -26,6 +41,7 @@ pub struct Loaded {
     pub(crate) options: EngineOptions,
     pub(crate) load: LoadOptions,
     pub(crate) info: EngineInfo,
+    pub(crate) plans: Plans,
 }
 
 impl Loaded {
@@ -41,12 +57,12 @@ impl Loaded {
             Executor::Gpu(e) => Some(e.device()),
         }
     }
+}
 
-    /// Tokens submitted before the first of them is read back.
-    pub(crate) fn in_flight(&self) -> usize {
-        let default = if matches!(self.executor, Executor::Cpu(_)) { 1 } else { 2 };
-        self.options.in_flight.unwrap_or(default).clamp(1, RING / 2)
-    }
+/// Tokens submitted before the first of them is read back: `asked`, or what suits the device.
+pub(crate) fn in_flight(executor: &Executor, asked: Option<usize>) -> usize {
+    let default = if matches!(executor, Executor::Cpu(_)) { 1 } else { IN_FLIGHT };
+    asked.unwrap_or(default).clamp(1, RING / 2)
 }
 
 /// The device that `choice` means: `None` is the CPU.
@@ -58,10 +74,61 @@ pub async fn choose_device(choice: DeviceChoice) -> Result<Option<Arc<GpuDevice>
     }
 }
 
+/// Whether the CPU may be tried in place of a GPU.
+///
+/// # Errors
+///
+/// In a browser, for a model that the program's memory would not hold.
+pub(crate) fn cpu_may(model: &Model, options: &LoadOptions, browser: bool) -> Result<()> {
+    let needs = Needs::of(
+        model,
+        options.positions,
+        options.max_context,
+        options.cache,
+        options.experts.activations,
+        options.experts.chunk,
+    );
+    let experts: u64 = needs.layers.iter().map(|l| l.blob.saturating_mul(l.experts as u64)).sum();
+    let needed = needs.dense.saturating_add(needs.cache).saturating_add(experts);
+    if browser && needed > CPU_LIMIT {
+        let what = "bytes of a model that the CPU runs in a browser (a browser's GPU runs larger ones)".into();
+        return Err(Error::Limit { what, needed, limit: CPU_LIMIT });
+    }
+    Ok(())
+}
+
 /// Loads a checkpoint. `progress` is called with bytes done and bytes in all.
 ///
-/// With [`DeviceChoice::Auto`], a GPU that refuses the model is left for the CPU, and [`EngineInfo::notice`] says why.
+/// With [`DeviceChoice::Auto`], a GPU that refuses the model is left for the CPU, and [`EngineInfo::notice`] says why. Kernels are
+/// compiled at first use; in a browser, where that has to wait for the driver, as with [`load_with`].
 pub async fn load(checkpoint: &Checkpoint, options: EngineOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Loaded> {
+    let mut weights = |stage, done, all| {
+        if stage == Stage::Weights {
+            progress(done, all);
+        }
+    };
+    start(checkpoint, options, cfg!(target_arch = "wasm32"), &mut weights).await
+}
+
+/// [`load`], with all kernels that the engine will use. `progress` is called with a stage, and what is done of it and in all.
+///
+/// # Errors
+///
+/// Those of [`load`]; a kernel that the driver refuses, by its name.
+pub async fn load_with(
+    checkpoint: &Checkpoint,
+    options: EngineOptions,
+    progress: &mut dyn FnMut(Stage, u64, u64),
+) -> Result<Loaded> {
+    start(checkpoint, options, true, progress).await
+}
+
+async fn start(
+    checkpoint: &Checkpoint,
+    options: EngineOptions,
+    kernels: bool,
+    progress: &mut dyn FnMut(Stage, u64, u64),
+) -> Result<Loaded> {
     let start = Instant::now();
     let model_context = checkpoint.config.max_positions;
     let context = options.context.unwrap_or_else(|| model_context.min(DEFAULT_CONTEXT));
@@ -102,12 +169,20 @@ pub async fn load(checkpoint: &Checkpoint, options: EngineOptions, progress: &mu
         Some(d) => (d.name(), "wgpu"),
         None => (String::new(), "cpu"),
     };
-    let executor = match Executor::load(device.clone(), Arc::clone(&model), &load, progress).await {
+    let mut plans = Plans::new(&model, options.activations, options.chunk);
+    let placed = match &device {
+        Some(device) => on_gpu(device, &model, &load, kernels.then_some(&mut plans), progress).await,
+        None => on_cpu(&model, &load).await,
+    };
+    let executor = match placed {
         // A budget that is too small was asked for: it is for the user to say what then.
         Err(e) if options.device == DeviceChoice::Auto && device.is_some() && !matches!(e, Error::Budget { .. }) => {
+            // Of the two errors the first one says more.
+            cpu_may(&model, &load, cfg!(target_arch = "wasm32")).map_err(|_| e.clone())?;
             notice = Some(format!("{name} cannot hold the model ({e}); running on the CPU"));
             backend = "cpu";
-            Executor::load(None, Arc::clone(&model), &load, progress).await?
+            plans.forget();
+            on_cpu(&model, &load).await?
         }
         other => other?,
     };
@@ -128,5 +203,50 @@ pub async fn load(checkpoint: &Checkpoint, options: EngineOptions, progress: &mu
         load_seconds: start.elapsed().as_secs_f64(),
         notice,
     };
-    Ok(Loaded { executor, model, tokenizer: checkpoint.tokenizer.clone(), options, load, info })
+    Ok(Loaded { executor, model, tokenizer: checkpoint.tokenizer.clone(), options, load, info, plans })
+}
+
+async fn on_cpu(model: &Arc<Model>, load: &LoadOptions) -> Result<Executor> {
+    cpu_may(model, load, cfg!(target_arch = "wasm32"))?;
+    Executor::load(None, Arc::clone(model), load, &mut |_, _| {}).await
+}
+
+/// Loads the model on `device`, and prepares `plans` for it.
+async fn on_gpu(
+    device: &Arc<GpuDevice>,
+    model: &Arc<Model>,
+    load: &LoadOptions,
+    plans: Option<&mut Plans>,
+    progress: &mut dyn FnMut(Stage, u64, u64),
+) -> Result<Executor> {
+    let mut weights = |done, all| progress(Stage::Weights, done, all);
+    let mut executor = Executor::load(Some(Arc::clone(device)), Arc::clone(model), load, &mut weights).await?;
+    if let Some(plans) = plans {
+        plans.prepare(&mut executor, model, &mut |done, all| progress(Stage::Kernels, done, all)).await?;
+    }
+    Ok(executor)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+    use super::*;
+
+    #[test]
+    fn the_cpu_takes_small_models_in_a_browser() {
+        let checkpoint = Checkpoint::tiny().unwrap();
+        let model = Model::new(&checkpoint.config, &checkpoint.weights);
+        let of = |positions| LoadOptions {
+            positions,
+            max_context: 512,
+            cache: crate::CacheFormat::F16,
+            threads: None,
+            experts: ExpertOptions::default(),
+        };
+        assert!(cpu_may(&model, &of(1024), true).is_ok());
+        let error = cpu_may(&model, &of(1 << 24), true).unwrap_err().to_string();
+        assert!(error.contains("browser"), "{error}");
+        assert!(cpu_may(&model, &of(1 << 24), false).is_ok());
+    }
 }

@@ -1,9 +1,9 @@
-//! The plans an engine replays, each prepared at first use.
+//! The plans an engine replays.
 
 use std::collections::HashMap;
 
 use crate::{
-    Result,
+    Error, Result,
     executor::{Activations, Executor, PlanId},
     forward::{AttentionForm, Options, Output, record},
     model::Model,
@@ -18,7 +18,7 @@ pub(crate) fn expanded_from(model: &Model) -> usize {
     if absorbed <= expanded { usize::MAX } else { (dn + dv) * r / (absorbed - expanded) }
 }
 
-/// The plans of one engine.
+/// The plans of one engine, each prepared at first use if not before.
 pub(crate) struct Plans {
     activations: Activations,
     chunk: usize,
@@ -42,19 +42,78 @@ impl Plans {
     }
 
     /// The plan of a step of `tokens` tokens.
-    pub fn get(&mut self, executor: &mut Executor, model: &Model, tokens: usize, output: Output) -> Result<PlanId> {
+    pub async fn get(&mut self, executor: &mut Executor, model: &Model, tokens: usize, output: Output) -> Result<PlanId> {
+        let options = self.options(tokens, output);
+        if let Some(id) = self.ready.get(&options) {
+            return Ok(*id);
+        }
+        self.make(executor, model, &[options], &mut |_, _| {}).await?;
+        match self.ready.get(&options) {
+            Some(id) => Ok(*id),
+            None => Err(Error::Invalid(format!("there is no plan for {tokens} tokens"))),
+        }
+    }
+
+    /// Prepares every plan that steps may need. `progress` is called with kernels compiled and in all, if there are any.
+    pub async fn prepare(&mut self, executor: &mut Executor, model: &Model, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        let all = self.all();
+        self.make(executor, model, &all, progress).await
+    }
+
+    async fn make(
+        &mut self,
+        executor: &mut Executor,
+        model: &Model,
+        options: &[Options],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<()> {
+        let plans: Vec<_> = options.iter().map(|&o| record(model, o)).collect();
+        let ids = executor.prepare(&plans, progress).await?;
+        self.ready.extend(options.iter().copied().zip(ids));
+        Ok(())
+    }
+
+    /// The options of every plan, each once; those of long chunks first, whose buffers the others share.
+    fn all(&self) -> Vec<Options> {
+        let short = self.chunk.min(self.expanded_from.max(1));
+        let steps = [(self.chunk, Output::Cache), (self.chunk, Output::Token), (short, Output::Token), (1, Output::Token)];
+        let mut all = Vec::new();
+        for (tokens, output) in steps {
+            let options = self.options(tokens, output);
+            if !all.contains(&options) {
+                all.push(options);
+            }
+        }
+        all
+    }
+
+    fn options(&self, tokens: usize, output: Output) -> Options {
         let attention = if tokens > self.expanded_from { AttentionForm::Expanded } else { AttentionForm::Absorbed };
         let max_tokens = match (tokens, attention) {
             (1, _) => 1,
             (_, AttentionForm::Absorbed) => self.chunk.min(self.expanded_from),
             (_, AttentionForm::Expanded) => self.chunk,
         };
-        let options = Options { max_tokens, output, activations: self.activations, attention };
-        if let Some(id) = self.ready.get(&options) {
-            return Ok(*id);
+        Options { max_tokens, output, activations: self.activations, attention }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+    use super::*;
+
+    #[test]
+    fn every_step_finds_its_plan_prepared() {
+        for (chunk, expanded_from) in [(512, 171), (512, usize::MAX), (64, 171), (2, 1), (1, 171), (7, 0)] {
+            let plans = Plans { activations: Activations::Q8, chunk, expanded_from, ready: HashMap::new() };
+            let all = plans.all();
+            for tokens in 1..=chunk {
+                assert!(all.contains(&plans.options(tokens, Output::Token)), "{tokens} of {chunk}, {expanded_from}");
+            }
+            // All chunks but the last are full.
+            assert!(all.contains(&plans.options(chunk, Output::Cache)));
         }
-        let id = executor.compile(&record(model, options))?;
-        self.ready.insert(options, id);
-        Ok(id)
     }
 }

@@ -12,18 +12,20 @@ use web_time::Instant;
 
 use super::{
     Command,
-    load::Loaded,
+    breath::Breathing,
+    load::{Loaded, choose_device, cpu_may, in_flight},
     plans::Plans,
     request::{DoneReason, Event, GenerationStats, Progress, Request},
 };
 use crate::{
     Error, Result,
-    executor::{DeviceStats, Executor, LoadOptions, Readback, StepOutput, Ticket},
+    executor::{DeviceChoice, DeviceStats, Executor, LoadOptions, Readback, StepOutput, Ticket},
     experts::{
         ExpertReport,
         walk::{Routing, Walk},
     },
     forward::Output,
+    gpu::GpuDevice,
     model::Model,
     pages::{Held, PagePool},
     plan::VecId,
@@ -37,6 +39,10 @@ const TURN: usize = 16;
 const SPREAD: f32 = 1.0;
 /// Share of the memory in use that is tried after an allocation was refused.
 const SHRINK: f64 = 0.85;
+
+/// How often a device is opened again in so much time, before it is given up.
+const REOPENINGS: usize = 3;
+const REOPENINGS_IN: Duration = Duration::from_secs(60);
 
 /// How often it is told which experts the device holds.
 const RESIDENCY_EVERY: Duration = Duration::from_millis(200);
@@ -56,8 +62,15 @@ pub struct Worker {
     model: Arc<Model>,
     tokenizer: Option<pleiad_models::Tokenizer>,
     plans: Plans,
+    /// Tokens in flight, if it was asked for.
+    asked_in_flight: Option<usize>,
     in_flight: usize,
     context: usize,
+    /// Where the model was to run.
+    device: DeviceChoice,
+    /// When the device was opened again, of late.
+    reopened: VecDeque<Instant>,
+    breathing: Breathing,
     load: LoadOptions,
     pool: PagePool,
     sessions: HashMap<u64, Held>,
@@ -117,8 +130,12 @@ impl Worker {
         Self {
             walk,
             commands,
-            plans: Plans::new(&loaded.model, loaded.options.activations, loaded.options.chunk),
-            in_flight: loaded.in_flight(),
+            plans: loaded.plans,
+            asked_in_flight: loaded.options.in_flight,
+            in_flight: in_flight(&loaded.executor, loaded.options.in_flight),
+            device: loaded.options.device,
+            reopened: VecDeque::new(),
+            breathing: Breathing::new(),
             context: loaded.info.context,
             pool: PagePool::new(loaded.load.positions),
             load: loaded.load,
@@ -145,6 +162,7 @@ impl Worker {
                     Err(_) => return,
                 }
             }
+            self.breathing.pause().await;
             while let Ok(command) = self.commands.try_recv() {
                 self.accept(command);
             }
@@ -239,7 +257,7 @@ impl Worker {
         }
         self.on_device = None;
         let moved = match error {
-            Error::DeviceLost(_) => self.move_to_cpu().await.map(|()| "going on with the CPU".to_owned()),
+            Error::DeviceLost(_) => self.recover().await,
             Error::OutOfMemory { .. } => match self.shrink().await {
                 Some(moved) => moved,
                 None => return job.send(Event::Failed(error)),
@@ -264,9 +282,51 @@ impl Worker {
         }
     }
 
-    /// Loads the model on the CPU after the device was lost. The latent cache is lost with it.
+    /// Opens the device again after it was lost, and loads the model on it; on the CPU, if that fails or has not helped for long.
+    /// The latent cache is lost with the device. Returns what comes of it, for people.
+    async fn recover(&mut self) -> Result<String> {
+        while self.reopened.front().is_some_and(|at| at.elapsed() > REOPENINGS_IN) {
+            self.reopened.pop_front();
+        }
+        self.release().await?;
+        let mut why = String::new();
+        if self.reopened.len() < REOPENINGS {
+            self.reopened.push_back(Instant::now());
+            match self.reopen().await {
+                Ok(true) => return Ok("it was opened again".into()),
+                Ok(false) => {}
+                Err(e) => why = format!(" ({e})"),
+            }
+        }
+        self.move_to_cpu().await?;
+        Ok(format!("going on with the CPU{why}"))
+    }
+
+    /// Frees what the device holds: both old and new at a time would need what there is not, and weights come from the file again.
+    async fn release(&mut self) -> Result<()> {
+        match &self.executor {
+            // Nothing is freed by being dropped there, and the CPU might not hold the model.
+            Executor::Gpu(gpu) if cfg!(target_arch = "wasm32") => gpu.device().destroy(),
+            Executor::Gpu(_) => self.move_to_cpu().await?,
+            Executor::Cpu(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Opens the device that was asked for once more, and loads the model on it. `false`: there is none any more.
+    async fn reopen(&mut self) -> Result<bool> {
+        let Some(device) = choose_device(self.device).await? else { return Ok(false) };
+        self.executor = Executor::load(Some(device), Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?;
+        self.forget();
+        Ok(true)
+    }
+
+    /// Loads the model on the CPU, if it is not there.
     async fn move_to_cpu(&mut self) -> Result<()> {
-        self.executor = Executor::load(None, Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?;
+        if matches!(self.executor, Executor::Gpu(_)) {
+            cpu_may(&self.model, &self.load, cfg!(target_arch = "wasm32"))?;
+            self.executor = Executor::load(None, Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?;
+        }
         self.forget();
         Ok(())
     }
@@ -277,28 +337,32 @@ impl Worker {
         let (device, report) = (Arc::clone(gpu.device()), gpu.experts());
         let budget = (report.device_bytes.min(report.budget.unwrap_or(u64::MAX)) as f64 * SHRINK) as u64;
         self.load.experts.budget = Some(budget);
-        // Both at a time would need what there is not: the weights come from the file again.
-        let cpu = Executor::load(None, Arc::clone(&self.model), &self.load, &mut |_, _| {}).await;
-        self.executor = match cpu {
-            Ok(cpu) => cpu,
-            Err(e) => return Some(Err(e)),
+        if let Err(e) = self.release().await {
+            return Some(Err(e));
+        }
+        let loaded = if cfg!(target_arch = "wasm32") { self.reopen().await } else { self.load_on(device).await };
+        let why = match loaded {
+            Ok(true) => return Some(Ok(format!("going on with a memory budget of {} MiB", budget >> 20))),
+            Ok(false) => String::new(),
+            Err(e) => format!(" ({e})"),
         };
-        self.forget();
+        Some(self.move_to_cpu().await.map(|()| format!("going on with the CPU{why}")))
+    }
+
+    /// Loads the model on a device whose memory was freed. `false`: it does not work any more.
+    async fn load_on(&mut self, device: Arc<GpuDevice>) -> Result<bool> {
         if device.idle().await.is_err() {
-            return Some(Ok("going on with the CPU".into()));
+            return Ok(false);
         }
-        match Executor::load(Some(device), Arc::clone(&self.model), &self.load, &mut |_, _| {}).await {
-            Ok(gpu) => {
-                self.executor = gpu;
-                Some(Ok(format!("going on with a memory budget of {} MiB", budget >> 20)))
-            }
-            Err(e) => Some(Ok(format!("going on with the CPU ({e})"))),
-        }
+        self.executor = Executor::load(Some(device), Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?;
+        self.forget();
+        Ok(true)
     }
 
     /// Plans and caches are those of another executor now.
     fn forget(&mut self) {
         self.plans.forget();
+        self.in_flight = in_flight(&self.executor, self.asked_in_flight);
         for held in self.sessions.values_mut() {
             held.truncate(0, &mut self.pool);
         }
@@ -406,7 +470,7 @@ impl Worker {
         let session = job.request.session;
         self.reserve(session, done + tokens)?;
         let output = if last { Output::Token } else { Output::Cache };
-        let plan = self.plans.get(&mut self.executor, &self.model, tokens, output)?;
+        let plan = self.plans.get(&mut self.executor, &self.model, tokens, output).await?;
         job.step.pos = done as u32;
         job.step.tokens = tokens as u32;
         self.put_on_device(job);
@@ -447,7 +511,7 @@ impl Worker {
 
     async fn decode(&mut self, job: &mut Job) -> Result<Turn> {
         let session = job.request.session;
-        let plan = self.plans.get(&mut self.executor, &self.model, 1, Output::Token)?;
+        let plan = self.plans.get(&mut self.executor, &self.model, 1, Output::Token).await?;
         let mut left = TURN;
         loop {
             // Positions fed so far; the step mirrors what has been received.
@@ -496,6 +560,7 @@ impl Worker {
             }
             left = left.saturating_sub(1);
             self.show_residency().await;
+            self.breathing.pause_if_due().await;
             if let Some(reason) = job.receive(&output) {
                 self.drain(job).await?;
                 return Ok(Turn::Over(reason));

@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use wgpu::{Backends, DeviceType, Features, InstanceDescriptor, InstanceFlags, Limits, MemoryBudgetThresholds};
+#[cfg(not(target_arch = "wasm32"))]
+use wgpu::Backends;
+use wgpu::{DeviceType, Features, InstanceDescriptor, InstanceFlags, Limits, MemoryBudgetThresholds};
+#[cfg(target_arch = "wasm32")]
+use wgpu::{PowerPreference, RequestAdapterOptions};
 
 use super::device::GpuDevice;
 use crate::error::{Error, Result};
@@ -158,12 +162,84 @@ pub async fn enumerate() -> Vec<GpuAdapter> {
     let descriptor =
         InstanceDescriptor { flags, memory_budget_thresholds, ..InstanceDescriptor::new_without_display_handle_from_env() };
     let instance = wgpu::Instance::new(descriptor);
-    let mut found = instance.enumerate_adapters(Backends::PRIMARY).await;
-    found.sort_by_key(|a| {
-        let info = a.get_info();
-        (is_software(info.device_type, &info.name, &info.driver), rank(info.device_type))
-    });
-    found.into_iter().enumerate().map(|(index, adapter)| GpuAdapter { description: describe(index, &adapter), adapter }).collect()
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let mut found = instance.enumerate_adapters(Backends::PRIMARY).await;
+        found.sort_by_key(|a| {
+            let info = a.get_info();
+            (is_software(info.device_type, &info.name, &info.driver), rank(info.device_type))
+        });
+        let describe = |(index, adapter)| GpuAdapter { description: describe(index, &adapter), adapter };
+        found.into_iter().enumerate().map(describe).collect()
+    }
+    #[cfg(target_arch = "wasm32")]
+    {
+        offered(&instance).await.into_iter().collect()
+    }
+}
+
+/// The adapter that the browser offers: the faster one if there are two.
+#[cfg(target_arch = "wasm32")]
+async fn offered(instance: &wgpu::Instance) -> Option<GpuAdapter> {
+    for power_preference in [PowerPreference::HighPerformance, PowerPreference::None] {
+        let options = RequestAdapterOptions { power_preference, ..RequestAdapterOptions::default() };
+        if let Ok(adapter) = instance.request_adapter(&options).await {
+            let mut description = describe(0, &adapter);
+            if let Some(seen) = super::browser::look(power_preference).await {
+                seen.complete(&mut description);
+            }
+            return Some(GpuAdapter { description, adapter });
+        }
+    }
+    None
+}
+
+/// What a browser tells of its adapter.
+#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "used in browsers alone"))]
+pub(super) struct Seen {
+    /// Whose it is, in lower case: `nvidia`.
+    pub vendor: String,
+    /// The family, in lower case with hyphens: `gen-12lp`.
+    pub architecture: String,
+    /// The driver's name for it. Browsers keep it to themselves.
+    pub description: String,
+    /// Whether it computes on the CPU.
+    pub fallback: bool,
+}
+
+#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "used in browsers alone"))]
+impl Seen {
+    /// Vendors by the names that browsers have for them: what people call them, and their PCI ids.
+    const VENDORS: [(&'static str, &'static str, u32); 9] = [
+        ("amd", "AMD", 0x1002),
+        ("apple", "Apple", 0x106b),
+        ("arm", "Arm", 0x13b5),
+        ("google", "Google", 0x1ae0),
+        ("img-tec", "Imagination", 0x1010),
+        ("intel", "Intel", 0x8086),
+        ("microsoft", "Microsoft", 0x1414),
+        ("nvidia", "NVIDIA", 0x10de),
+        ("qualcomm", "Qualcomm", 0x5143),
+    ];
+
+    /// Adds to a description what wgpu leaves out: name, vendor, and whether it is software.
+    fn complete(&self, description: &mut AdapterDescription) {
+        let known = Self::VENDORS.iter().find(|(name, ..)| *name == self.vendor);
+        let given = self.description.trim();
+        let name = if given.is_empty() {
+            let vendor = known.map_or(self.vendor.trim(), |(_, vendor, _)| vendor);
+            [vendor, self.architecture.trim()].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(" ")
+        } else {
+            given.to_owned()
+        };
+        if !name.is_empty() {
+            description.name = name;
+        }
+        description.vendor = known.map_or(0, |(.., id)| *id);
+        let kind = if self.fallback { DeviceType::Cpu } else { description.kind };
+        description.kind = kind;
+        description.software = is_software(kind, &description.name, &self.architecture);
+    }
 }
 
 /// Order of preference. Browsers say `Other`.
@@ -262,6 +338,28 @@ mod tests {
         for name in ["NVIDIA GeForce RTX 4070", "AMD Radeon 780M", "Apple M2", "Intel(R) Arc(tm) A770"] {
             assert!(!is_software(DeviceType::DiscreteGpu, name, "driver 1.2"), "{name}");
         }
+    }
+
+    #[test]
+    fn browsers_tell_vendor_and_family() {
+        let seen = |vendor: &str, architecture: &str, description: &str, fallback| {
+            let mut told = adapter(0, DeviceType::Other, "unnamed GPU");
+            let seen =
+                Seen { vendor: vendor.into(), architecture: architecture.into(), description: description.into(), fallback };
+            seen.complete(&mut told);
+            (told.name, told.vendor, told.software)
+        };
+        assert_eq!(seen("nvidia", "turing", "", false), ("NVIDIA turing".into(), 0x10de, false));
+        assert_eq!(seen("apple", "", "", false), ("Apple".into(), 0x106b, false));
+        assert_eq!(seen("amd", "rdna-3", "Radeon 780M", false), ("Radeon 780M".into(), 0x1002, false));
+        assert_eq!(seen("", "", "", false), ("unnamed GPU".into(), 0, false));
+        for (vendor, architecture, fallback) in
+            [("google", "swiftshader", false), ("microsoft", "warp", false), ("mesa", "llvmpipe", false), ("intel", "", true)]
+        {
+            assert!(seen(vendor, architecture, "", fallback).2, "{vendor} {architecture}");
+        }
+        // A name that was given does not hide what it is.
+        assert!(seen("microsoft", "warp", "Basic adapter", false).2);
     }
 
     #[test]

@@ -2,12 +2,11 @@
 
 use std::{
     fmt,
-    pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::Poll,
     time::Duration,
 };
 
@@ -15,19 +14,13 @@ use wgpu::{BufferUsages, ErrorFilter, Limits};
 
 use super::{
     adapters::{AdapterDescription, DeviceOptions, Tier},
-    pipelines::{Pipeline, Pipelines, Variant},
+    errors::{Awaited, Faults, lock, translate},
+    pipelines::{Made, Pipeline, Pipelines, Variant},
 };
 use crate::error::{Error, Result};
 
 /// Longest wait for the announcement of a loss.
 const SETTLE: Duration = Duration::from_secs(2);
-
-/// Errors that arrived outside any error scope.
-#[derive(Debug, Default)]
-struct Faults {
-    lost: Option<String>,
-    error: Option<Error>,
-}
 
 /// An open GPU.
 pub struct GpuDevice {
@@ -46,6 +39,10 @@ pub struct GpuDevice {
     /// The limits it was opened with.
     pub limits: Limits,
     faults: Arc<Mutex<Faults>>,
+    /// Error scopes that were closed, and of which a browser has yet to tell what they caught.
+    awaited: Arc<Mutex<Vec<Awaited>>>,
+    /// Every buffer made in a browser, where dropping one frees nothing until its collector sees fit.
+    buffers: Arc<Mutex<Vec<wgpu::Buffer>>>,
     /// Kernels compiled so far: models come and go.
     pipelines: Arc<Mutex<Pipelines>>,
     /// Most bytes of a weight buffer, where it is less than the device would bind.
@@ -72,10 +69,6 @@ impl fmt::Debug for GpuDevice {
     }
 }
 
-fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl GpuDevice {
     pub(crate) fn new(device: wgpu::Device, queue: wgpu::Queue, adapter: AdapterDescription, options: DeviceOptions) -> Self {
         let faults = Arc::new(Mutex::new(Faults::default()));
@@ -91,8 +84,12 @@ impl GpuDevice {
             lock(&sink).lost.get_or_insert(text);
         });
         let features = device.features();
+        #[cfg(target_arch = "wasm32")]
+        let subgroups = super::browser::has_subgroups(&device);
+        #[cfg(not(target_arch = "wasm32"))]
+        let subgroups = features.contains(wgpu::Features::SUBGROUP);
         Self {
-            tier: if features.contains(wgpu::Features::SUBGROUP) { Tier::Subgroup } else { Tier::Plain },
+            tier: if subgroups { Tier::Subgroup } else { Tier::Plain },
             f16: features.contains(wgpu::Features::SHADER_F16),
             host_visible: features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
             limits: device.limits(),
@@ -101,6 +98,8 @@ impl GpuDevice {
             adapter,
             options,
             faults,
+            awaited: Arc::default(),
+            buffers: Arc::default(),
             pipelines: Arc::default(),
             slab_limit: None,
             planted: Arc::default(),
@@ -112,9 +111,29 @@ impl GpuDevice {
         self.adapter.name.clone()
     }
 
-    /// The pipeline of that variant, compiled at first use.
+    /// The pipeline of that variant, compiled at first use. In a browser it has to be [prepared](Self::prepare) for its errors to
+    /// be known in time.
     pub(crate) fn pipeline(&self, variant: &Variant) -> Result<Arc<Pipeline>> {
-        lock(&self.pipelines).get(self, variant)
+        if let Some(made) = self.made(variant) {
+            return Ok(made);
+        }
+        let described = variant.describe(self)?;
+        let made = self.scoped_now(&described.label, 0, || described.make(self))?;
+        Ok(lock(&self.pipelines).insert(variant, described, made))
+    }
+
+    /// Compiles that variant unless it has been, and waits until it is known whether the driver takes it.
+    pub(crate) async fn prepare(&self, variant: &Variant) -> Result<()> {
+        if self.made(variant).is_none() {
+            let described = variant.describe(self)?;
+            let made: Made = self.scoped(&described.label, 0, || described.make(self)).await?;
+            lock(&self.pipelines).insert(variant, described, made);
+        }
+        Ok(())
+    }
+
+    fn made(&self, variant: &Variant) -> Option<Arc<Pipeline>> {
+        lock(&self.pipelines).get(variant)
     }
 
     /// Kernels compiled so far.
@@ -124,6 +143,7 @@ impl GpuDevice {
 
     /// The first error since the device was opened, if any: a device that has failed stays failed.
     pub fn check(&self) -> Result<()> {
+        self.sweep();
         let loss_may_follow = {
             let faults = lock(&self.faults);
             faults.lost.is_none() && faults.error.is_some()
@@ -158,6 +178,8 @@ impl GpuDevice {
             adapter: self.adapter.clone(),
             limits: self.limits.clone(),
             faults: Arc::clone(&self.faults),
+            awaited: Arc::clone(&self.awaited),
+            buffers: Arc::clone(&self.buffers),
             pipelines: Arc::clone(&self.pipelines),
             planted: Arc::clone(&self.planted),
             slab_limit: Some(bytes),
@@ -188,24 +210,52 @@ impl GpuDevice {
         Ok(made)
     }
 
-    /// [`GpuDevice::scoped`] without waiting. Natively errors are known at once; a browser reports them later, to [`GpuDevice::check`].
+    /// [`GpuDevice::scoped`] without waiting. Natively errors are known at once; what a browser tells later is an error of
+    /// [`GpuDevice::settled`], or of the next [`GpuDevice::check`].
     pub(crate) fn scoped_now<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> T) -> Result<T> {
-        if cfg!(target_arch = "wasm32") {
-            self.check()?;
-            return Ok(make());
-        }
         let (made, errors) = self.in_scopes(make);
-        let mut context = Context::from_waker(Waker::noop());
         for error in errors {
-            if let Poll::Ready(Some(error)) = pin!(error).poll(&mut context) {
-                return Err(translate(what, bytes, &error));
+            let mut error = Awaited::new(what, bytes, error);
+            match error.poll() {
+                Poll::Ready(Some(error)) => return Err(error),
+                Poll::Ready(None) => {}
+                Poll::Pending => lock(&self.awaited).push(error),
             }
         }
         self.check()?;
         Ok(made)
     }
 
-    fn in_scopes<T, F: FnOnce() -> T>(&self, make: F) -> (T, Vec<impl Future<Output = Option<wgpu::Error>> + use<T, F>>) {
+    /// Waits until it is known what went wrong with all that was made without waiting, and tells the first of it.
+    pub(crate) async fn settled(&self) -> Result<()> {
+        let awaited = std::mem::take(&mut *lock(&self.awaited));
+        let mut first = None;
+        for error in awaited {
+            first = first.or(error.told().await);
+        }
+        self.check()?;
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Takes note of errors that a browser has told meanwhile of what nobody waited for.
+    fn sweep(&self) {
+        let mut first = None;
+        lock(&self.awaited).retain_mut(|error| match error.poll() {
+            Poll::Ready(error) => {
+                first = first.take().or(error);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if let Some(error) = first {
+            lock(&self.faults).error.get_or_insert(error);
+        }
+    }
+
+    fn in_scopes<T, F: FnOnce() -> T>(
+        &self,
+        make: F,
+    ) -> (T, Vec<impl Future<Output = Option<wgpu::Error>> + 'static + use<T, F>>) {
         let filters = [ErrorFilter::Internal, ErrorFilter::Validation, ErrorFilter::OutOfMemory];
         let scopes = filters.map(|f| self.device.push_error_scope(f));
         let made = make();
@@ -221,8 +271,12 @@ impl GpuDevice {
     }
 
     /// What a readback that failed means: the loss of the device, or whatever error it met first.
-    pub(crate) fn failed(&self, what: &str) -> Error {
+    pub(crate) async fn failed(&self, what: &str) -> Error {
         self.settle();
+        if cfg!(target_arch = "wasm32") {
+            // What a browser has to say of the reason may come after the failure: it says it while this waits.
+            let _ = self.idle().await;
+        }
         if let Err(error) = self.check() {
             return error;
         }
@@ -235,14 +289,36 @@ impl GpuDevice {
     pub(crate) async fn buffer(&self, what: &str, size: u64, usage: BufferUsages) -> Result<wgpu::Buffer> {
         let size = self.buffer_size(what, size)?;
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
-        self.scoped(what, size, || self.device.create_buffer(&descriptor)).await
+        let buffer = self.scoped(what, size, || self.device.create_buffer(&descriptor)).await?;
+        self.note(&buffer);
+        Ok(buffer)
     }
 
     /// [`GpuDevice::buffer`] without waiting, as [`GpuDevice::scoped_now`].
     pub(crate) fn buffer_now(&self, what: &str, size: u64, usage: BufferUsages) -> Result<wgpu::Buffer> {
         let size = self.buffer_size(what, size)?;
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
-        self.scoped_now(what, size, || self.device.create_buffer(&descriptor))
+        let buffer = self.scoped_now(what, size, || self.device.create_buffer(&descriptor))?;
+        self.note(&buffer);
+        Ok(buffer)
+    }
+
+    fn note(&self, buffer: &wgpu::Buffer) {
+        if cfg!(target_arch = "wasm32") {
+            lock(&self.buffers).push(buffer.clone());
+        }
+    }
+
+    /// How many buffers a browser has to keep at this time: see [`GpuDevice::free_after`].
+    pub(crate) fn kept(&self) -> usize {
+        lock(&self.buffers).len()
+    }
+
+    /// Frees the buffers made since there were `kept`, which nobody uses any more. Natively that is done when they are dropped.
+    pub(crate) fn free_after(&self, kept: usize) {
+        let mut buffers = lock(&self.buffers);
+        let from = kept.min(buffers.len());
+        buffers.drain(from..).for_each(|b| b.destroy());
     }
 
     /// A buffer of expert slots.
@@ -299,19 +375,4 @@ impl GpuDevice {
     pub(crate) fn block(&self, _submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
         Ok(())
     }
-}
-
-/// wgpu's error as ours.
-fn translate(what: &str, bytes: u64, error: &wgpu::Error) -> Error {
-    match error {
-        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { what: format!("{what} on the GPU"), bytes, limit: None },
-        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
-            Error::Gpu(format!("{what}: {}", one_line(description)))
-        }
-    }
-}
-
-/// wgpu's descriptions are trees over several lines.
-fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ")
 }

@@ -11,6 +11,8 @@ use wgpu::{Buffer, BufferUsages, SubmissionIndex};
 
 use super::{
     device::GpuDevice,
+    lower,
+    pipelines::Variant,
     plan::{GpuPlan, Part, StepShape},
     readback::{Layout, Mapped, map},
     serve::Server,
@@ -145,6 +147,36 @@ impl GpuExecutor {
     /// The device.
     pub fn device(&self) -> &Arc<GpuDevice> {
         &self.gpu
+    }
+
+    /// Prepares plans without blocking: their kernels one after the other, each known to be taken before the next, then
+    /// buffers and bind groups. `progress` is called with kernels done and in all.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`GpuExecutor::compile`].
+    pub async fn prepare(&mut self, plans: &[Plan], progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<PlanId>> {
+        let mut kernels: Vec<Variant> = Vec::new();
+        for plan in plans {
+            for kernel in lower::kernels(&self.gpu, &self.state, plan)? {
+                if !kernels.contains(&kernel) {
+                    kernels.push(kernel);
+                }
+            }
+            self.gpu.settled().await?;
+        }
+        let all = kernels.len() as u64;
+        progress(0, all);
+        for (kernel, done) in kernels.iter().zip(1..) {
+            self.gpu.prepare(kernel).await?;
+            progress(done, all);
+        }
+        let mut ids = Vec::with_capacity(plans.len());
+        for plan in plans {
+            ids.push(self.compile(plan)?);
+            self.gpu.settled().await?;
+        }
+        Ok(ids)
     }
 
     /// Prepares a plan: kernels, activation buffers, bind groups.

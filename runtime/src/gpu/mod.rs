@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`adapters`] | which GPUs there are, what they can do, which one to take |
 //! | [`device`] | an open GPU, and what has gone wrong on it |
+//! | `browser` | what wgpu does not tell of a browser's GPU |
+//! | `errors` | errors that arrive outside any error scope, or later |
 //! | `pipelines` | kernels compiled, once for each set of defines |
 //! | `weights`, `state` | a model's weights, caches and step state on the device |
 //! | `lower` | from plan operations to dispatches: buffers, uniforms, bind groups |
@@ -18,7 +20,10 @@
 
 mod account;
 pub mod adapters;
+#[cfg(target_arch = "wasm32")]
+mod browser;
 pub mod device;
+mod errors;
 pub mod exec;
 mod lower;
 mod misses;

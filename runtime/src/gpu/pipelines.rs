@@ -52,14 +52,17 @@ pub(crate) struct Pipelines {
 }
 
 impl Pipelines {
-    /// The pipeline of that variant, compiled at first use.
-    pub fn get(&mut self, gpu: &GpuDevice, variant: &Variant) -> Result<Arc<Pipeline>> {
-        if let Some(pipeline) = self.made.get(variant) {
-            return Ok(Arc::clone(pipeline));
-        }
-        let pipeline = Arc::new(compile(gpu, variant)?);
-        self.made.insert(variant.clone(), Arc::clone(&pipeline));
-        Ok(pipeline)
+    /// The pipeline of that variant, if it was made.
+    pub fn get(&self, variant: &Variant) -> Option<Arc<Pipeline>> {
+        self.made.get(variant).map(Arc::clone)
+    }
+
+    /// Keeps a pipeline that was made.
+    pub fn insert(&mut self, variant: &Variant, described: Described, (pipeline, layout): Made) -> Arc<Pipeline> {
+        let Described { label, interface, .. } = described;
+        let made = Arc::new(Pipeline { label, pipeline, layout, interface });
+        self.made.insert(variant.clone(), Arc::clone(&made));
+        made
     }
 
     /// How many there are.
@@ -68,37 +71,60 @@ impl Pipelines {
     }
 }
 
-fn compile(gpu: &GpuDevice, variant: &Variant) -> Result<Pipeline> {
-    let label = variant.label();
-    let defines = &variant.defines;
-    // Bindings are reflected from naga's dialect, which is the same program.
-    let source = pleiad_shaders::source(variant.kernel, defines, Dialect::Naga)?;
-    let interface = pleiad_shaders::reflect(&source)?;
-    check_limits(gpu, &label, &interface)?;
-    let source =
-        if cfg!(target_arch = "wasm32") { pleiad_shaders::source(variant.kernel, defines, Dialect::Browser)? } else { source };
-    let entries: Vec<_> = interface
-        .bindings
-        .iter()
-        .map(|b| BindGroupLayoutEntry {
-            binding: b.index,
-            visibility: ShaderStages::COMPUTE,
-            ty: BindingType::Buffer {
-                ty: match b.access {
-                    Access::Uniform => BufferBindingType::Uniform,
-                    Access::Read => BufferBindingType::Storage { read_only: true },
-                    Access::ReadWrite => BufferBindingType::Storage { read_only: false },
-                },
-                // Parameters of all dispatches share a buffer.
-                has_dynamic_offset: b.access == Access::Uniform,
-                min_binding_size: NonZeroU64::new(u64::from(b.min_size)),
-            },
-            count: None,
-        })
-        .collect();
-    let (pipeline, layout) = gpu.scoped_now(&label, 0, || {
+/// A pipeline and the layout of what it binds.
+pub(crate) type Made = (wgpu::ComputePipeline, wgpu::BindGroupLayout);
+
+/// All that a pipeline is made from.
+pub(crate) struct Described {
+    /// Kernel and defines.
+    pub label: String,
+    source: String,
+    interface: Interface,
+}
+
+impl Variant {
+    /// What its pipeline on `gpu` is made from.
+    ///
+    /// # Errors
+    ///
+    /// A limit of the device that the kernel exceeds.
+    pub fn describe(&self, gpu: &GpuDevice) -> Result<Described> {
+        let label = self.label();
+        // Bindings are reflected from naga's dialect, which is the same program.
+        let source = pleiad_shaders::source(self.kernel, &self.defines, Dialect::Naga)?;
+        let interface = pleiad_shaders::reflect(&source)?;
+        check_limits(gpu, &label, &interface)?;
+        let browser = cfg!(target_arch = "wasm32");
+        let source = if browser { pleiad_shaders::source(self.kernel, &self.defines, Dialect::Browser)? } else { source };
+        Ok(Described { label, source, interface })
+    }
+}
+
+impl Described {
+    /// Compiles it. Errors go to the device's error scopes.
+    pub fn make(&self, gpu: &GpuDevice) -> Made {
         let device = &gpu.device;
-        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(source.into()) };
+        let label = Some(&self.label[..]);
+        let bindings = &self.interface.bindings;
+        let entries: Vec<_> = bindings
+            .iter()
+            .map(|b| BindGroupLayoutEntry {
+                binding: b.index,
+                visibility: ShaderStages::COMPUTE,
+                ty: BindingType::Buffer {
+                    ty: match b.access {
+                        Access::Uniform => BufferBindingType::Uniform,
+                        Access::Read => BufferBindingType::Storage { read_only: true },
+                        Access::ReadWrite => BufferBindingType::Storage { read_only: false },
+                    },
+                    // Parameters of all dispatches share a buffer.
+                    has_dynamic_offset: b.access == Access::Uniform,
+                    min_binding_size: NonZeroU64::new(u64::from(b.min_size)),
+                },
+                count: None,
+            })
+            .collect();
+        let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgpu::ShaderSource::Wgsl((&self.source[..]).into()) };
         let module = if gpu.options.checked {
             device.create_shader_module(descriptor)
         } else {
@@ -106,14 +132,14 @@ fn compile(gpu: &GpuDevice, variant: &Variant) -> Result<Pipeline> {
             // kernel with checks on as well, and compare.
             unsafe { device.create_shader_module_trusted(descriptor, ShaderRuntimeChecks::unchecked()) }
         };
-        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(&label),
+            label,
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&label),
+            label,
             layout: Some(&pipeline_layout),
             module: &module,
             entry_point: None,
@@ -121,8 +147,7 @@ fn compile(gpu: &GpuDevice, variant: &Variant) -> Result<Pipeline> {
             cache: None,
         });
         (pipeline, layout)
-    })?;
-    Ok(Pipeline { label, pipeline, layout, interface })
+    }
 }
 
 /// Names the limit that a kernel exceeds, where the driver would only refuse.

@@ -103,6 +103,7 @@ impl GpuExecutor {
             let mapped = map(&staging, size);
             out.extend(read_mapped(&self.gpu, &staging, size, &mapped, Some(submission)).await?);
         }
+        staging.destroy();
         self.gpu.check()?;
         Ok(out)
     }
@@ -130,14 +131,16 @@ async fn read_mapped(
     }
     match mapped.recv().await {
         Ok(Ok(())) => {}
-        Ok(Err(e)) => return Err(gpu.failed(&format!("reading back: {e}"))),
-        Err(_) => return Err(gpu.failed("reading back: the device gave no answer")),
+        Ok(Err(e)) => return Err(gpu.failed(&format!("reading back: {e}")).await),
+        Err(_) => return Err(gpu.failed("reading back: the device gave no answer").await),
     }
-    let words = {
-        let view = buffer.get_mapped_range(0..size).map_err(|e| gpu.failed(&format!("reading back: {e}")))?;
-        let mut words = vec![0u32; view.len() / 4];
-        bytemuck::cast_slice_mut(&mut words).copy_from_slice(&view);
-        words
+    let words = match buffer.get_mapped_range(0..size) {
+        Ok(view) => {
+            let mut words = vec![0u32; view.len() / 4];
+            bytemuck::cast_slice_mut(&mut words).copy_from_slice(&view);
+            words
+        }
+        Err(e) => return Err(gpu.failed(&format!("reading back: {e}")).await),
     };
     buffer.unmap();
     Ok(words)

@@ -105,6 +105,7 @@ pub(super) async fn load(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(GpuState, Option<Box<Server>>, ExpertReport)> {
     let ex = &options.experts;
+    ex.misses.check(cfg!(target_arch = "wasm32"))?;
     let experts: Vec<usize> = model.banks.iter().map(pleiad_models::weights::Experts::len).collect();
     // What a model is known by is read from all of it: only where something is left out.
     let recall = || {
@@ -126,6 +127,7 @@ pub(super) async fn load(
     let mut notices = Vec::new();
     for attempt in 0.. {
         let slots = placement.as_ref().map_or_else(|| experts.clone(), |p| p.slots.clone());
+        let kept = gpu.kept();
         match load_placed(gpu, &model, options, &slots, known(&remembered), progress).await {
             Ok((state, server, mut more)) => {
                 notices.append(&mut more);
@@ -138,6 +140,7 @@ pub(super) async fn load(
             }
             Err(e @ Error::OutOfMemory { .. }) if attempt < ATTEMPTS => {
                 // What was refused has been freed; some of it at the next poll.
+                gpu.free_after(kept);
                 gpu.idle().await?;
                 let planned = placement.as_ref().map_or_else(|| needs().whole(), Placement::total);
                 let smaller = (planned as f64 * SHRINK) as u64;
@@ -189,7 +192,8 @@ async fn load_placed(
 
     let mut available = Vec::new();
     if let Some(host) = &mut host {
-        available = vec![Way::Cpu, Way::Resume];
+        // In a browser nothing runs beside the worker: no CPU that could compute meanwhile.
+        available = if cfg!(target_arch = "wasm32") { vec![Way::Resume] } else { vec![Way::Cpu, Way::Resume] };
         match sources(gpu, model, on_device, host, ex.misses, progress).await {
             Ok(true) => available.insert(0, Way::Gather),
             Ok(false) => {}
@@ -201,7 +205,7 @@ async fn load_placed(
         }
     }
     let server = Server {
-        cold: host.is_some().then(|| Cold::new(Arc::clone(model), options.threads)),
+        cold: available.contains(&Way::Cpu).then(|| Cold::new(Arc::clone(model), options.threads)),
         chooser: Chooser::new(ex.misses, &available),
         split: Split::default(),
         choice: ex.misses,

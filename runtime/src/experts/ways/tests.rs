@@ -170,3 +170,15 @@ fn names() {
     assert!(serde_json::from_str::<WayChoice>("\"gpu\"").is_err());
     assert_eq!(serde_json::to_string(&Way::Gather).unwrap(), "\"gather\"");
 }
+
+#[test]
+fn browsers_can_only_resume() {
+    for choice in [WayChoice::Auto, WayChoice::Only(Way::Resume)] {
+        assert!(choice.check(true).is_ok() && choice.check(false).is_ok(), "{choice}");
+    }
+    for way in [Way::Gather, Way::Cpu] {
+        assert!(WayChoice::Only(way).check(false).is_ok(), "{way}");
+        let error = WayChoice::Only(way).check(true).unwrap_err().to_string();
+        assert!(error.contains("resume") && error.contains(&way.to_string()), "{error}");
+    }
+}

@@ -59,6 +59,22 @@ pub enum WayChoice {
     Only(Way),
 }
 
+impl WayChoice {
+    /// Whether it can be had where the model runs.
+    ///
+    /// # Errors
+    ///
+    /// In a browser, for all but [`Way::Resume`]: kernels cannot read host memory there, and nothing may run beside the worker.
+    pub fn check(self, browser: bool) -> Result<(), Error> {
+        match self {
+            Self::Only(way @ (Way::Gather | Way::Cpu)) if browser => Err(Error::Invalid(format!(
+                "in a browser missing experts can only be uploaded while the model waits: choose auto or resume, not {way}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for WayChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -216,6 +216,8 @@ pub(crate) struct Lowering<'a> {
     grouped: Option<Act>,
     /// The operation at hand.
     op: usize,
+    /// Collects the kernels instead of describing dispatches.
+    kernels: Option<Vec<Variant>>,
 }
 
 /// Words of one row of an activation.
@@ -246,6 +248,15 @@ pub(crate) fn parts_of(plan: &Plan, act: Act) -> usize {
 
 /// Lowers `plan` for `gpu`.
 pub(crate) fn lower(gpu: &GpuDevice, state: &GpuState, plan: &Plan) -> Result<Lowered> {
+    described(gpu, state, plan, None)?.finish()
+}
+
+/// The kernels that [`lower`] will use, each as often as it does. Makes the plan's buffers, and nothing else.
+pub(crate) fn kernels(gpu: &GpuDevice, state: &GpuState, plan: &Plan) -> Result<Vec<Variant>> {
+    Ok(described(gpu, state, plan, Some(Vec::new()))?.kernels.unwrap_or_default())
+}
+
+fn described<'a>(gpu: &'a GpuDevice, state: &'a GpuState, plan: &'a Plan, kernels: Option<Vec<Variant>>) -> Result<Lowering<'a>> {
     let mut cx = Lowering {
         gpu,
         state,
@@ -257,6 +268,7 @@ pub(crate) fn lower(gpu: &GpuDevice, state: &GpuState, plan: &Plan) -> Result<Lo
         described: Vec::new(),
         grouped: None,
         op: 0,
+        kernels,
     };
     for decl in &plan.acts {
         let bytes = (row_words(decl) * most_rows(decl, plan.max_tokens) * 4) as u64;
@@ -268,7 +280,7 @@ pub(crate) fn lower(gpu: &GpuDevice, state: &GpuState, plan: &Plan) -> Result<Lo
         cx.op = index;
         cx.op(op)?;
     }
-    cx.finish()
+    Ok(cx)
 }
 
 impl Lowering<'_> {
@@ -378,6 +390,10 @@ impl Lowering<'_> {
     /// Adds a dispatch.
     fn emit(&mut self, e: Emit<'_>) -> Result<()> {
         let Emit { variant, params, bind, grid, case, when } = e;
+        if let Some(kernels) = &mut self.kernels {
+            kernels.push(variant);
+            return Ok(());
+        }
         let pipeline = self.gpu.pipeline(&variant)?;
         let limit = self.gpu.limits.max_compute_workgroups_per_dimension;
         for dim in grid {
