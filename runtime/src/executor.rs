@@ -37,7 +37,8 @@ pub enum CacheFormat {
 }
 
 /// Where to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DeviceChoice {
     /// A discrete GPU, else an integrated one, else the CPU; never a software adapter.
     #[default]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, executor::DeviceStats, experts::trace::Routed, sampling::SamplingParams};
 
 /// What to generate.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct GenerateOptions {
     /// Most tokens to generate; `None`: until an end token or the end of the context.
     pub max_tokens: Option<usize>,
@@ -19,7 +19,7 @@ pub struct GenerateOptions {
 }
 
 /// How far a prompt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Tokens of the prompt.
     pub total: usize,
@@ -30,7 +30,7 @@ pub struct Progress {
 }
 
 /// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DoneReason {
     /// The model said so.
@@ -99,6 +99,8 @@ pub enum Event {
 }
 
 pub(crate) struct Request {
+    /// Which generation it is, among all of the engine.
+    pub number: u64,
     pub session: u64,
     pub prompt: Vec<u32>,
     pub sampling: SamplingParams,

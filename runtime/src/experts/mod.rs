@@ -23,10 +23,10 @@ pub mod trace;
 pub mod walk;
 pub mod ways;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a model's experts are, and how misses are served.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ExpertReport {
     /// The memory budget in bytes; `None`: whatever the device had.
     pub budget: Option<u64>,

@@ -4,10 +4,10 @@
 //! keeps the standard deviation `spread`. Biases only select (DeepSeek-V3 report, section 2.1.2), so weights, shapes and costs of
 //! a step stay what they are; which experts a token takes resembles those of the tokens before it, as in trained models.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where experts of benchmarks come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Routing {
     /// From the weights alone.

@@ -2,8 +2,14 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `start` | the entry: loads a model, then serves the page |
+//! | `start` | the entry: does what the page's first message asks for |
+//! | `serve` | loads a model, then serves the page |
+//! | `fetch` | downloads a model, or copies one, into the browser's private file system |
+//! | `part` | a kept file that is being written |
 //! | `ranges` | files that are read in ranges, without waiting: opened, kept, fetched |
 
+mod fetch;
+mod part;
 mod ranges;
+mod serve;
 mod start;

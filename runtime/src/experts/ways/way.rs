@@ -118,7 +118,7 @@ pub struct Sample {
 }
 
 /// What the choice rests on, for `--json` and the app.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WaysReport {
     /// Who chooses.
     pub choice: WayChoice,
@@ -137,7 +137,7 @@ pub struct WaysReport {
 }
 
 /// What was measured of a way.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WayReport {
     /// The way.
     pub way: Way,
