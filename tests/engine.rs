@@ -213,7 +213,7 @@ fn kernels_are_compiled_when_the_model_is_loaded() {
         let mut told: Vec<(Stage, u64, u64)> = Vec::new();
         let mut progress = |stage, done, all| told.push((stage, done, all));
         let loaded = pollster::block_on(engine::load_with(&Checkpoint::tiny().unwrap(), options, &mut progress)).unwrap();
-        let (weights, kernels): (Vec<_>, Vec<_>) = told.iter().partition(|t| t.0 == Stage::Weights);
+        let (weights, kernels): (Vec<(Stage, u64, u64)>, Vec<_>) = told.iter().copied().partition(|t| t.0 == Stage::Weights);
         assert!(weights.last().is_some_and(|t| t.1 == t.2), "{weights:?}");
         assert_eq!(told.iter().rposition(|t| t.0 == Stage::Weights).unwrap() + 1, weights.len(), "weights come first");
         let all = kernels[0].2;

@@ -12,7 +12,7 @@ use pleiad_runtime::{
     experts::{
         bank::{BankKind, HostBank, fingerprint},
         budget::Needs,
-        trace::{Routed, Served},
+        trace::Served,
         ways::{Way, WayChoice},
     },
     gpu::GpuDevice,
