@@ -102,7 +102,8 @@ impl CpuExecutor {
 
     /// The instruction set and number of threads in use, for people.
     pub fn describe(&self) -> String {
-        format!("{}, {} threads", self.cpu.isa().name(), self.cpu.threads())
+        let threads = self.cpu.threads();
+        format!("{}, {threads} {}", self.cpu.isa().name(), if threads == 1 { "thread" } else { "threads" })
     }
 
     /// Prepares a plan: allocates its activations.

@@ -2,9 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-#[cfg(not(target_arch = "wasm32"))]
-use wgpu::Backends;
-use wgpu::{DeviceType, Features, InstanceDescriptor, InstanceFlags, Limits, MemoryBudgetThresholds};
+use wgpu::{Backends, DeviceType, Features, InstanceDescriptor, InstanceFlags, Limits, MemoryBudgetThresholds};
 #[cfg(target_arch = "wasm32")]
 use wgpu::{PowerPreference, RequestAdapterOptions};
 
@@ -161,6 +159,9 @@ pub async fn enumerate() -> Vec<GpuAdapter> {
     let memory_budget_thresholds = MemoryBudgetThresholds { for_resource_creation: Some(MEMORY_SHARE), for_device_loss: None };
     let descriptor =
         InstanceDescriptor { flags, memory_budget_thresholds, ..InstanceDescriptor::new_without_display_handle_from_env() };
+    // WebGL draws, and computes nothing.
+    #[cfg(target_arch = "wasm32")]
+    let descriptor = InstanceDescriptor { backends: Backends::BROWSER_WEBGPU, ..descriptor };
     let instance = wgpu::Instance::new(descriptor);
     #[cfg(not(target_arch = "wasm32"))]
     {

@@ -88,8 +88,11 @@ impl GpuDevice {
         let subgroups = super::browser::has_subgroups(&device);
         #[cfg(not(target_arch = "wasm32"))]
         let subgroups = features.contains(wgpu::Features::SUBGROUP);
+        let tier = if subgroups { Tier::Subgroup } else { Tier::Plain };
+        // What the adapter can do a browser tells no sooner.
+        let adapter = AdapterDescription { tier: adapter.tier.max(tier), ..adapter };
         Self {
-            tier: if subgroups { Tier::Subgroup } else { Tier::Plain },
+            tier,
             f16: features.contains(wgpu::Features::SHADER_F16),
             host_visible: features.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
             limits: device.limits(),
