@@ -110,7 +110,7 @@ async fn load(wanted: Wanted, tiny: Option<Blob>) -> Result<(Helper, Engine, Rem
         (Source::Kept(name), _) => (link::KEPT, name.into()),
     };
     let options = written(&options)?;
-    let helper = Helper::start().map_err(|why| named(&source, lost(&why)))?;
+    let helper = Helper::start().map_err(|why| named(&source, why))?;
     let inbox = Rc::clone(helper.inbox());
     let ticks = Rc::clone(&inbox);
     let _looks = Interval::new(LOOK, move || ticks.push(Said::Tick));
@@ -121,7 +121,7 @@ async fn load(wanted: Wanted, tiny: Option<Blob>) -> Result<(Helper, Engine, Rem
         }
         let message = match said {
             Said::Message(message) => message,
-            Said::Lost(why) => return Err(named(&source, why)),
+            Said::Lost(why) => return Err(named(&source, reason(&why).to_owned())),
             Said::Tick => continue,
         };
         if let Some(at) = progress(&message) {
@@ -168,17 +168,12 @@ async fn receive(helper: Rc<Helper>, remote: Rc<Remote>) {
     };
     helper.end();
     web_sys::console::error_1(&format!("a model's worker has stopped: {why}").as_str().into());
-    remote.lost(&Error::Stopped(lost(&why)));
+    remote.lost(&Error::Stopped(format!("{}; open the model again", reason(&why))));
 }
 
-/// What it means that a worker is gone.
-fn lost(why: &str) -> String {
-    let why = match why {
-        // A program that cannot get memory ends without a word.
-        w if w.contains("unreachable") || w.contains("out of memory") || w.contains("allocation") => {
-            "it ran out of memory, or met an error"
-        }
-        w => w,
-    };
-    format!("the model's worker has stopped: {why}; open the model again")
+/// Why a worker is gone, in words. A program that cannot get memory ends without any.
+fn reason(why: &str) -> &str {
+    let why = why.strip_prefix("the engine has stopped: ").unwrap_or(why);
+    let silent = ["unreachable", "out of memory", "allocation"].iter().any(|w| why.contains(w));
+    if silent { "it ran out of memory, or met an error that it could not tell of" } else { why }
 }
