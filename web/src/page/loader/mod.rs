@@ -34,6 +34,13 @@ pub struct Workers {
     tiny: Rc<RefCell<Option<Blob>>>,
 }
 
+impl Workers {
+    /// No worker is started yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
 impl Loader for Workers {
     fn head(&self, source: &Source, bytes: usize) -> Later<Result<(Vec<u8>, u64), String>> {
         let (source, tiny) = (source.clone(), Rc::clone(&self.tiny));
@@ -122,7 +129,7 @@ async fn load(wanted: Wanted, tiny: Option<Blob>) -> Result<(Helper, Engine, Rem
         let message = match said {
             Said::Message(message) => message,
             Said::Lost(why) => return Err(named(&source, reason(&why).to_owned())),
-            Said::Tick => continue,
+            Said::Tick | Said::Ended => continue,
         };
         if let Some(at) = progress(&message) {
             told(&at.what, at.done, at.total.unwrap_or(0));
@@ -149,7 +156,7 @@ async fn send(helper: Rc<Helper>, remote: Rc<Remote>) {
         }
     }
     helper.end();
-    helper.inbox().push(Said::Tick);
+    helper.inbox().push(Said::Ended);
 }
 
 /// Carries what the worker answers.
@@ -158,7 +165,8 @@ async fn receive(helper: Rc<Helper>, remote: Rc<Remote>) {
         let message = match helper.inbox().next().await {
             Said::Message(message) => message,
             Said::Lost(why) => break why,
-            Said::Tick => return,
+            Said::Tick => continue,
+            Said::Ended => return,
         };
         if let Some(bytes) = link::of_bytes(&message)
             && let Err(e) = remote.take(&bytes)
