@@ -70,8 +70,7 @@ fn root() -> PathBuf {
 
 /// The folder of what is built.
 fn target_dir() -> PathBuf {
-    // A relative one is cargo's: relative to where it was started.
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
 }
 
 /// Runs a command in the workspace's folder, showing what it prints.

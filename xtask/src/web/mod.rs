@@ -2,23 +2,23 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `browser` | the tests in a browser |
 //! | `build` | from the workspace to `web/dist` |
 //! | `optimise` | `wasm-opt`, where it can be had |
 //! | `http` | requests and ranges of HTTP/1.1 |
 //! | `serve` | a server of static files on this machine |
-//! | `tests` | the tests in a browser |
 
+mod browser;
 mod build;
 mod http;
 mod optimise;
 mod serve;
-mod tests;
 
 use std::path::PathBuf;
 
+pub(crate) use browser::test;
 pub(crate) use build::build;
 pub(crate) use serve::Serve;
-pub(crate) use tests::test;
 
 /// What browsers run.
 const TARGET: &str = "wasm32-unknown-unknown";

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::PathBuf,
     sync::Arc,
@@ -139,7 +139,7 @@ fn talk(stream: &TcpStream, site: &Site) -> io::Result<()> {
 }
 
 /// The next request's header, without the empty line; `None`: there is no more.
-fn read_head(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+fn read_head(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut head = Vec::new();
     let mut bytes = input.bytes();
     while head.len() < HEAD {
