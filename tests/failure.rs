@@ -346,7 +346,7 @@ fn packed_experts_damaged_between_runs() {
         assert_eq!(fs::read(&path).unwrap(), sound);
 
         // A profile that says nothing costs its warmth.
-        let profile = directory.path().join(format!("{}.profile.json", fingerprint(&setup.model)));
+        let profile = directory.path().join(format!("{}.profile.json", fingerprint(&setup.model).unwrap()));
         for text in ["", "{\"tokens\":1,\"heat\":[[1.0]]}", "{\"tokens\":9,\"heat\":[[-1.0]]}"] {
             fs::write(&profile, text).unwrap();
             assert_eq!(check(&format!("a profile of {text:?}")), Vec::<String>::new());

@@ -2,8 +2,8 @@
 
 use js_sys::{Array, Reflect, Uint8Array};
 use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
-use web_sys::{AbortSignal, Blob, Headers, ReadableStreamDefaultReader, RequestInit, Response};
+use wasm_bindgen_futures::{JsFuture, spawn_local};
+use web_sys::{AbortSignal, Blob, Headers, ReadableStreamDefaultReader, RequestCache, RequestInit, Response};
 
 use crate::js::words;
 
@@ -65,7 +65,11 @@ async fn ask(address: &str, from: u64, to: Option<u64>, signal: Option<&AbortSig
     let headers = Headers::new().and_then(|h| h.set("Range", &range).map(|()| h)).map_err(|e| words(&e))?;
     let init = RequestInit::new();
     init.set_headers_headers(&headers);
-    init.set_signal(signal);
+    if let Some(signal) = signal {
+        // What can be stopped is downloaded to be kept: a cache would keep it a second time.
+        init.set_signal(Some(signal));
+        init.set_cache(RequestCache::NoStore);
+    }
     let answer = JsFuture::from(crate::scope::fetch(address, &init)).await;
     answer.map(JsCast::unchecked_into).map_err(|e| match e.is_instance_of::<js_sys::TypeError>() {
         true => "the server cannot be reached, or does not allow other sites to read it".to_owned(),
@@ -112,7 +116,7 @@ impl Answer {
 }
 
 /// The connection ended too early.
-const LOST: &str = "the connection to the server was lost";
+const LOST: &str = "the connection to the server was lost; try again";
 
 /// The body of an answer.
 pub struct Body {
@@ -129,8 +133,9 @@ impl Body {
 
     /// Nothing more is wanted.
     pub fn cancel(&self) {
-        // Whatever comes of it: nobody waits for it.
-        let _ = self.reader.cancel();
+        let cancelled = JsFuture::from(self.reader.cancel());
+        // Whatever comes of it; but an error that nobody takes would be told to the page.
+        spawn_local(async move { drop(cancelled.await) });
     }
 }
 

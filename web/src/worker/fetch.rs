@@ -11,7 +11,7 @@ use wasm_bindgen_futures::spawn_local;
 use web_sys::{AbortController, Blob, File, FileReaderSync};
 
 use super::{
-    part::{Part, Refused, write_label},
+    part::{NO_ROOM, Part, Refused, write_label},
     ranges::RangedFile,
     start::{Asked, Page, Progress, post},
 };
@@ -27,6 +27,8 @@ const MOST_HELD: u64 = 1 << 30;
 const PIECE: f64 = 8.0 * 1048576.0;
 /// When so many bytes are here, the header is looked at: nobody should wait for the rest of a file that cannot be run.
 const HEADER: u64 = 16 << 20;
+
+const NOT_GGUF: &str = "this is not a GGUF file";
 
 /// Ended as the page wished.
 struct Stop {
@@ -60,12 +62,24 @@ pub async fn run(asked: &Asked, page: &Page) -> Result<(), String> {
         link::COPY => copy(asked, &stop).await,
         _ => download(asked, &stop).await,
     };
+    if done.is_err() {
+        remove_empty(&asked.name).await;
+    }
     match done {
         Ok(held) => post(&link::object([(link::DONE, held.map_or(JsValue::NULL, Into::into))])),
         Err(_) if stop.wished.get() => post(&link::object([(link::STOPPED, true.into())])),
         Err(why) => return Err(format!("{}: {why}", asked.name)),
     }
     Ok(())
+}
+
+/// Removes a file that nothing was written to. Whatever else is there may be of use.
+async fn remove_empty(name: &str) {
+    let Ok(folder) = Folder::open().await else { return };
+    if folder.file(name).await.is_ok_and(|f| f.size() == 0.0) {
+        // If it cannot be removed it is shown, and may be removed by hand.
+        let _ = folder.remove(name).await;
+    }
 }
 
 /// Downloads a model. `Some`: it is held in memory.
@@ -84,7 +98,8 @@ async fn download(asked: &Asked, stop: &Stop) -> Result<Option<Blob>, String> {
         Ok(kept) => kept,
         Err(why) => {
             let answer = net::get(&address, 0, None, Some(&signal)).await?;
-            return hold(asked, stop, &answer, &why).await.map(Some);
+            let body = Feed::Body(answer.body()?);
+            return hold(asked, stop, body, net::Pieces::default(), answer.total, &why).await.map(Some);
         }
     };
     let mut label = folder.label(name).await;
@@ -105,28 +120,42 @@ async fn download(asked: &Asked, stop: &Stop) -> Result<Option<Blob>, String> {
         if answer.start != part.bytes {
             part.clear()?;
         }
+        let small = answer.total.is_some_and(|t| t <= MOST_HELD);
+        let mut body = Feed::Body(answer.body()?);
         if let Some(why) = no_room(answer.total, part.bytes).await {
-            if part.bytes > 0 || answer.total.is_none_or(|t| t > MOST_HELD) {
-                answer.body()?.cancel();
-                if part.bytes == 0 {
-                    drop(part);
-                    folder.remove(name).await?;
-                }
+            if part.bytes > 0 || !small {
+                body.cancel();
                 return Err(why);
             }
             drop(part);
             folder.remove(name).await?;
-            return hold(asked, stop, &answer, &why).await.map(Some);
+            return hold(asked, stop, body, net::Pieces::default(), answer.total, &why).await.map(Some);
         }
         (label.total, label.version) = (answer.total, answer.version.clone());
-        write_label(&folder, name, &label).await?;
-        let mut body = Feed::Body(answer.body()?);
-        if let Err(Ended { useless, why }) = write(&mut part, &mut body, name, answer.total, stop).await {
-            if useless {
-                drop(part);
+        let written = match write_label(&folder, name, &label).await {
+            Ok(()) => write(&mut part, &mut body, name, answer.total, stop).await,
+            Err(why) => Err(Ended { left: Some(Uint8Array::new_with_length(0)), ..why.into() }),
+        };
+        if let Err(Ended { useless, left, why }) = written {
+            let pieces = match left.filter(|_| small) {
+                Some(left) => {
+                    let mut pieces = part.pieces()?;
+                    pieces.push(&left)?;
+                    Some(pieces)
+                }
+                None => None,
+            };
+            drop(part);
+            if useless || pieces.is_some() {
                 folder.remove(name).await?;
             }
-            return Err(why);
+            return match pieces {
+                Some(pieces) => hold(asked, stop, body, pieces, answer.total, &why).await.map(Some),
+                None => {
+                    body.cancel();
+                    Err(why)
+                }
+            };
         }
         label.total = Some(part.bytes);
     }
@@ -200,21 +229,20 @@ impl Feed {
 struct Ended {
     /// What is here is not the beginning of a model that can be run.
     useless: bool,
+    /// There was no room for this.
+    left: Option<Uint8Array>,
     why: String,
 }
 
 impl From<String> for Ended {
     fn from(why: String) -> Self {
-        Self { useless: false, why }
+        Self { useless: false, left: None, why }
     }
 }
 
 /// Writes all that comes. What is here when it ends, however it does, is on the disk.
 async fn write(part: &mut Part, feed: &mut Feed, name: &str, total: Option<u64>, stop: &Stop) -> Result<(), Ended> {
     let written = append(part, feed, name, total, stop).await;
-    if written.is_err() {
-        feed.cancel();
-    }
     let flushed = part.flush();
     written?;
     flushed?;
@@ -238,16 +266,20 @@ async fn append(part: &mut Part, feed: &mut Feed, name: &str, total: Option<u64>
         stop.check()?;
         let Some(piece) = feed.next().await? else { return Ok(()) };
         let before = part.bytes;
-        part.push(&piece)?;
+        let written = part.push(&piece)?;
+        if written < piece.length() {
+            let left = Some(piece.subarray(written, piece.length()));
+            return Err(Ended { left, ..NO_ROOM.to_owned().into() });
+        }
         progress.tell("", part.bytes, total);
         let passed = |bytes: u64| (before..part.bytes).contains(&(bytes - 1));
         if passed(4) && part.head(4)? != *b"GGUF" {
-            return Err(Ended { useless: true, why: "this is not a GGUF file".to_owned() });
+            return Err(Ended { useless: true, ..NOT_GGUF.to_owned().into() });
         }
         if let Some(total) = total.filter(|&t| t > HEADER && passed(HEADER)) {
             let head = part.head(HEADER as usize)?;
             if let Err(e) = Checkpoint::from_head(name, &head, total) {
-                return Err(Ended { useless: true, why: refusal(name, &e) });
+                return Err(Ended { useless: true, ..refusal(name, &e).into() });
             }
         }
     }
@@ -276,27 +308,33 @@ fn refusal(name: &str, error: &pleiad_models::Error) -> String {
     format!("it cannot be run, so it is not kept: {why}")
 }
 
-/// Downloads a model into memory, as far as it is not too large; `why` it is not kept.
-async fn hold(asked: &Asked, stop: &Stop, answer: &net::Answer, why: &str) -> Result<Blob, String> {
-    let body = answer.body()?;
+/// Downloads the rest of a model into memory, as far as it is not too large; `why` it is not kept.
+async fn hold(
+    asked: &Asked,
+    stop: &Stop,
+    mut rest: Feed,
+    mut pieces: net::Pieces,
+    total: Option<u64>,
+    why: &str,
+) -> Result<Blob, String> {
     let too_large = || format!("{why}; it is larger than {}, too large to be held in memory", size(MOST_HELD));
-    if answer.total.is_some_and(|t| t > MOST_HELD) {
-        body.cancel();
+    if total.is_some_and(|t| t > MOST_HELD) {
+        rest.cancel();
         return Err(too_large());
     }
     let notice = format!("{}: {why}. It is held in memory, and gone when this page is closed", asked.name);
     post(&link::object([(link::HELD, notice.into())]));
-    let (mut pieces, mut progress) = (net::Pieces::default(), Progress::new());
-    while let Some(piece) = body.next().await? {
+    let mut progress = Progress::new();
+    while let Some(piece) = rest.next().await? {
         stop.check()?;
         pieces.push(&piece)?;
         if pieces.len() > MOST_HELD {
-            body.cancel();
+            rest.cancel();
             return Err(too_large());
         }
-        progress.tell("", pieces.len(), answer.total);
+        progress.tell("", pieces.len(), total);
     }
-    if let Some(total) = answer.total.filter(|&t| t != pieces.len()) {
+    if let Some(total) = total.filter(|&t| t != pieces.len()) {
         return Err(format!("the connection ended early; {} of {} came", size(pieces.len()), size(total)));
     }
     let blob = pieces.finish()?;

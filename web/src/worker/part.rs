@@ -8,10 +8,13 @@ use web_sys::{FileSystemReadWriteOptions, FileSystemSyncAccessHandle};
 use crate::{
     js::words,
     kept::{Folder, Label, is, is_locked, label_name},
+    net,
 };
 
 /// So many bytes are certain to be on the disk whatever happens to the computer.
 const FLUSH: u64 = 64 << 20;
+/// Bytes that are read at once.
+const PIECE: u64 = 8 << 20;
 
 /// A file that is being written, from its end on.
 pub struct Part {
@@ -46,16 +49,39 @@ impl Part {
         Ok(Self { handle, bytes, flushed: bytes })
     }
 
-    /// Writes a piece at the end. In words what is wrong.
-    pub fn push(&mut self, piece: &Uint8Array) -> Result<(), String> {
+    /// Writes a piece at the end; how much of it there was room for. In words what is wrong.
+    pub fn push(&mut self, piece: &Uint8Array) -> Result<u32, String> {
         let options = FileSystemReadWriteOptions::new();
         options.set_at(self.bytes as f64);
-        let written = self.handle.write_with_js_u8_array_and_options(piece, &options).map_err(|e| full(&e))?;
-        self.bytes += written as u64;
-        if written < f64::from(piece.length()) {
-            return Err(NO_ROOM.to_owned());
+        let written = match self.handle.write_with_js_u8_array_and_options(piece, &options) {
+            Ok(written) => written as u32,
+            Err(e) if is(&e, "QuotaExceededError") => {
+                // Whatever was written before it was refused does not count.
+                self.handle.truncate_with_f64(self.bytes as f64).map_err(|e| words(&e))?;
+                0
+            }
+            Err(e) => return Err(words(&e)),
+        };
+        self.bytes += u64::from(written);
+        if self.bytes - self.flushed >= FLUSH {
+            self.flush()?;
         }
-        if self.bytes - self.flushed >= FLUSH { self.flush() } else { Ok(()) }
+        Ok(written)
+    }
+
+    /// All that is here, for memory. In words what is wrong.
+    pub fn pieces(&self) -> Result<net::Pieces, String> {
+        let (mut pieces, options) = (net::Pieces::default(), FileSystemReadWriteOptions::new());
+        while pieces.len() < self.bytes {
+            options.set_at(pieces.len() as f64);
+            let piece = Uint8Array::new_with_length((self.bytes - pieces.len()).min(PIECE) as u32);
+            let read = self.handle.read_with_js_u8_array_and_options(&piece, &options).map_err(|e| words(&e))?;
+            if read <= 0.0 {
+                return Err("what was written cannot be read".to_owned());
+            }
+            pieces.push(&piece.subarray(0, read as u32))?;
+        }
+        Ok(pieces)
     }
 
     /// Reads the first bytes, no more than there are. In words what is wrong.
@@ -78,7 +104,7 @@ impl Part {
     /// Makes certain that what is here is on the disk. In words what is wrong.
     pub fn flush(&mut self) -> Result<(), String> {
         self.flushed = self.bytes;
-        self.handle.flush().map_err(|e| full(&e))
+        self.handle.flush().map_err(|e| words(&e))
     }
 }
 
@@ -88,11 +114,8 @@ impl Drop for Part {
     }
 }
 
-const NO_ROOM: &str = "there is no room for more: remove models that are not needed, or free some of the disk";
-
-fn full(error: &JsValue) -> String {
-    if is(error, "QuotaExceededError") { NO_ROOM.to_owned() } else { words(error) }
-}
+/// There is no room for a piece, as only trying tells: browsers do not say how much there really is.
+pub const NO_ROOM: &str = "there is no room for more: remove models that are not needed, or free some of the disk";
 
 /// Writes a file's label. In words what is wrong.
 pub async fn write_label(folder: &Folder, name: &str, label: &Label) -> Result<(), String> {
@@ -102,6 +125,8 @@ pub async fn write_label(folder: &Folder, name: &str, label: &Label) -> Result<(
         Refused::Now(why) => why,
     })?;
     part.clear()?;
-    part.push(&Uint8Array::new_from_slice(&text))?;
+    if (part.push(&Uint8Array::new_from_slice(&text))? as usize) < text.len() {
+        return Err(NO_ROOM.to_owned());
+    }
     part.flush()
 }

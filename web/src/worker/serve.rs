@@ -6,7 +6,7 @@ use js_sys::{Promise, Uint8Array};
 use pleiad_models::Checkpoint;
 use pleiad_runtime::{
     Engine, EngineOptions,
-    engine::{self, Loaded, remote::Host},
+    engine::{self, Loaded, Stage, remote::Host},
 };
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
@@ -20,6 +20,7 @@ use crate::{js::words, link};
 
 /// Loads the model that is asked for, and serves the page for as long as this worker lives. In words what is wrong.
 pub async fn run(asked: &Asked, page: &Page) -> Result<(), String> {
+    engine::set_breath(breathe);
     let mut progress = Progress::new();
     let loaded = load(asked, &mut progress).await?;
     let (engine, worker) = Engine::with_worker(loaded);
@@ -62,8 +63,14 @@ async fn onto_device(
     options: EngineOptions,
     progress: &mut Progress,
 ) -> Result<Loaded, pleiad_runtime::Error> {
-    let mut told = |done: u64, total: u64| progress.tell("Loading weights", done, Some(total));
-    engine::load(checkpoint, options, &mut told).await
+    let mut told = |stage: Stage, done: u64, total: u64| {
+        let what = match stage {
+            Stage::Weights => "Loading weights",
+            Stage::Kernels => "Preparing the GPU",
+        };
+        progress.tell(what, done, Some(total));
+    };
+    engine::load_with(checkpoint, options, &mut told).await
 }
 
 /// Tells the page how large this program's memory is, when it has grown: it never shrinks.
@@ -85,7 +92,6 @@ thread_local! {
 
 /// Lets the browser do what waits: devices answer and messages come in between two turns only. A message to oneself makes the
 /// next turn at once, where a timer would wait for milliseconds.
-#[expect(dead_code, reason = "the engine takes it as soon as it can be told")]
 fn breathe() -> Pin<Box<dyn Future<Output = ()>>> {
     Box::pin(async {
         let turn = Promise::new(&mut |done, refuse| {

@@ -24,8 +24,10 @@ pub enum Said {
     Message(JsValue),
     /// It has ended, or could not begin: in words why.
     Lost(String),
-    /// A look around is due, or nothing will come any more: whoever put this in knows which.
+    /// A look around is due.
     Tick,
+    /// Nothing will come any more: the page has ended it.
+    Ended,
 }
 
 /// A worker, which ends when this is dropped.

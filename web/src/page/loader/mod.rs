@@ -34,6 +34,13 @@ pub struct Workers {
     tiny: Rc<RefCell<Option<Blob>>>,
 }
 
+impl Workers {
+    /// No worker is started yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
 impl Loader for Workers {
     fn head(&self, source: &Source, bytes: usize) -> Later<Result<(Vec<u8>, u64), String>> {
         let (source, tiny) = (source.clone(), Rc::clone(&self.tiny));
@@ -110,7 +117,7 @@ async fn load(wanted: Wanted, tiny: Option<Blob>) -> Result<(Helper, Engine, Rem
         (Source::Kept(name), _) => (link::KEPT, name.into()),
     };
     let options = written(&options)?;
-    let helper = Helper::start().map_err(|why| named(&source, lost(&why)))?;
+    let helper = Helper::start().map_err(|why| named(&source, why))?;
     let inbox = Rc::clone(helper.inbox());
     let ticks = Rc::clone(&inbox);
     let _looks = Interval::new(LOOK, move || ticks.push(Said::Tick));
@@ -121,8 +128,8 @@ async fn load(wanted: Wanted, tiny: Option<Blob>) -> Result<(Helper, Engine, Rem
         }
         let message = match said {
             Said::Message(message) => message,
-            Said::Lost(why) => return Err(named(&source, why)),
-            Said::Tick => continue,
+            Said::Lost(why) => return Err(named(&source, reason(&why).to_owned())),
+            Said::Tick | Said::Ended => continue,
         };
         if let Some(at) = progress(&message) {
             told(&at.what, at.done, at.total.unwrap_or(0));
@@ -149,7 +156,7 @@ async fn send(helper: Rc<Helper>, remote: Rc<Remote>) {
         }
     }
     helper.end();
-    helper.inbox().push(Said::Tick);
+    helper.inbox().push(Said::Ended);
 }
 
 /// Carries what the worker answers.
@@ -158,7 +165,8 @@ async fn receive(helper: Rc<Helper>, remote: Rc<Remote>) {
         let message = match helper.inbox().next().await {
             Said::Message(message) => message,
             Said::Lost(why) => break why,
-            Said::Tick => return,
+            Said::Tick => continue,
+            Said::Ended => return,
         };
         if let Some(bytes) = link::of_bytes(&message)
             && let Err(e) = remote.take(&bytes)
@@ -168,17 +176,12 @@ async fn receive(helper: Rc<Helper>, remote: Rc<Remote>) {
     };
     helper.end();
     web_sys::console::error_1(&format!("a model's worker has stopped: {why}").as_str().into());
-    remote.lost(&Error::Stopped(lost(&why)));
+    remote.lost(&Error::Stopped(format!("{}; open the model again", reason(&why))));
 }
 
-/// What it means that a worker is gone.
-fn lost(why: &str) -> String {
-    let why = match why {
-        // A program that cannot get memory ends without a word.
-        w if w.contains("unreachable") || w.contains("out of memory") || w.contains("allocation") => {
-            "it ran out of memory, or met an error"
-        }
-        w => w,
-    };
-    format!("the model's worker has stopped: {why}; open the model again")
+/// Why a worker is gone, in words. A program that cannot get memory ends without any.
+fn reason(why: &str) -> &str {
+    let why = why.strip_prefix("the engine has stopped: ").unwrap_or(why);
+    let silent = ["unreachable", "out of memory", "allocation"].iter().any(|w| why.contains(w));
+    if silent { "it ran out of memory, or met an error that it could not tell of" } else { why }
 }

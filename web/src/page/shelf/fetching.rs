@@ -52,7 +52,8 @@ pub async fn serve(shared: &Shared, helper: &Helper, errand: Errand) -> Option<S
             Said::Message(message) => message,
             Said::Lost(why) if why.contains(&errand.name) => return failed(why),
             Said::Lost(why) => return failed(format!("{}: {why}", errand.name)),
-            Said::Tick => return None,
+            Said::Tick => continue,
+            Said::Ended => return None,
         };
         if let Some(at) = progress(&message) {
             let now = now();

@@ -253,7 +253,7 @@ impl Shelf for Opfs {
             // What is under way ends first, then it is removed.
             Some(helper) => {
                 helper.end();
-                helper.inbox().push(Said::Tick);
+                helper.inbox().push(Said::Ended);
             }
             None => {
                 let name = name.to_owned();

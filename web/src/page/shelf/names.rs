@@ -18,8 +18,8 @@ pub fn address(text: &str) -> Result<String, String> {
         let path = url.pathname();
         let mut parts: Vec<&str> = path.split('/').collect();
         // /OWNER/NAME/blob/REVISION/FILE
-        if parts.get(3) == Some(&"blob") {
-            parts[3] = "resolve";
+        if let Some(part) = parts.get_mut(3).filter(|p| **p == "blob") {
+            *part = "resolve";
             url.set_pathname(&parts.join("/"));
         }
     }
