@@ -213,7 +213,11 @@ impl App {
             app.complain(complaint);
         }
         if app.library.place().is_empty() {
-            app.complain("There is no folder to keep conversations in: they last until the window is closed");
+            app.complain(if cfg!(target_arch = "wasm32") {
+                "This browser keeps nothing for this page: conversations last until it is closed"
+            } else {
+                "There is no folder to keep conversations in: they last until the window is closed"
+            });
         }
         let last = app.settings.chat.clone().map(ChatId).filter(|id| start.setup.is_none() && app.library.chat(id).is_some());
         app.chat = Some(last.unwrap_or_else(|| app.library.create(start.setup.unwrap_or_else(|| app.new_setup()))));
@@ -265,7 +269,9 @@ impl App {
         for action in out {
             self.act(&ctx, action);
         }
-        self.remember_window(&ctx);
+        if cfg!(not(target_arch = "wasm32")) {
+            self.remember_window(&ctx);
+        }
         self.frames.push_back(begun.elapsed().as_secs_f32() * 1e3);
         if self.frames.len() > FRAMES {
             self.frames.pop_front();

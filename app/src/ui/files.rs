@@ -1,6 +1,6 @@
 //! Files that a person chooses: the platform's dialogs, and a line to type a path into where there are none.
 
-use egui::{self, Context, Key};
+use egui::{self, Context, DroppedFileHandle, Key};
 
 use super::{Theme, theme};
 
@@ -59,6 +59,10 @@ pub trait Files {
     fn ask(&mut self, want: Want);
     /// Takes the path that a person has typed.
     fn typed(&mut self, want: Want, path: &str);
+    /// Takes a file that a person has dropped: by its path, unless the platform has no paths.
+    fn dropped(&mut self, want: Want, file: DroppedFileHandle) {
+        self.typed(want, &file.path().display().to_string());
+    }
     /// What became of what was asked for.
     fn poll(&mut self) -> Vec<Got>;
 }

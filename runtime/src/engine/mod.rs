@@ -14,12 +14,12 @@ mod worker;
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use async_channel::{Receiver, Sender};
+use async_channel::{Receiver, Sender, WeakSender};
 use pleiad_models::{Config, Tokenizer};
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,9 @@ use crate::{
     experts::{ExpertReport, walk::Routing, ways::WayChoice},
     sampling::SamplingParams,
 };
+
+/// Why there will be no answer from a worker that ended without a word.
+const GONE: &str = "its worker is gone";
 
 /// How to run a model.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -114,6 +117,8 @@ pub struct EngineInfo {
 
 pub(crate) enum Command {
     Generate(request::Request),
+    /// A generation is not wanted any more. Its flag says so too, but no flag reaches a worker that is elsewhere.
+    Cancel(u64),
     Close(u64),
 }
 
@@ -124,9 +129,12 @@ pub struct Engine {
     info: Arc<EngineInfo>,
     config: Arc<Config>,
     tokenizer: Option<Tokenizer>,
-    next_session: Arc<AtomicU64>,
+    /// The next number of a session or of a generation.
+    numbers: Arc<AtomicU64>,
     experts: Arc<Mutex<Option<ExpertReport>>>,
     resident: Arc<Mutex<Arc<[bool]>>>,
+    /// Of an engine whose worker is elsewhere: why it is out of reach, once it is.
+    elsewhere: Option<Arc<OnceLock<String>>>,
 }
 
 impl Engine {
@@ -149,9 +157,10 @@ impl Engine {
             info: Arc::new(loaded.info.clone()),
             config: Arc::new(loaded.model.config.clone()),
             tokenizer: loaded.tokenizer.clone(),
-            next_session: Arc::new(AtomicU64::new(0)),
+            numbers: Arc::default(),
             experts: Arc::new(Mutex::new(loaded.executor.experts())),
             resident: Arc::default(),
+            elsewhere: None,
         };
         let shown = worker::Shown { experts: Arc::clone(&engine.experts), resident: Arc::clone(&engine.resident) };
         (engine, Worker::new(loaded, received, shown))
@@ -185,7 +194,11 @@ impl Engine {
 
     /// A new session, with nothing in the cache.
     pub fn session(&self) -> Session {
-        Session { engine: self.clone(), id: self.next_session.fetch_add(1, Ordering::Relaxed) }
+        Session { engine: self.clone(), id: self.number() }
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -202,7 +215,10 @@ impl Session {
     pub fn generate(&self, prompt: Vec<u32>, sampling: SamplingParams, options: GenerateOptions) -> Generation {
         let (events, received) = async_channel::unbounded();
         let cancelled = Arc::new(AtomicBool::new(false));
+        let engine = &self.engine;
+        let number = engine.number();
         let request = request::Request {
+            number,
             session: self.id,
             prompt,
             sampling,
@@ -210,12 +226,13 @@ impl Session {
             events: events.clone(),
             cancelled: Arc::clone(&cancelled),
         };
-        if self.engine.commands.try_send(Command::Generate(request)).is_err() {
-            let error = Error::Stopped("its worker is gone".into());
+        if engine.commands.try_send(Command::Generate(request)).is_err() {
+            let why = engine.elsewhere.as_ref().and_then(|e| e.get()).map_or(GONE, String::as_str);
             // The channel is unbounded and its receiver is here: sending cannot fail.
-            let _ = events.try_send(Event::Failed(error));
+            let _ = events.try_send(Event::Failed(Error::Stopped(why.into())));
         }
-        Generation { events: received, cancelled }
+        let elsewhere = engine.elsewhere.is_some().then(|| (engine.commands.downgrade(), number));
+        Generation { events: received, cancelled, elsewhere }
     }
 
     /// The engine it belongs to.
@@ -235,6 +252,8 @@ impl Drop for Session {
 pub struct Generation {
     events: Receiver<Event>,
     cancelled: Arc<AtomicBool>,
+    /// Where a worker that is elsewhere is told of the end of this generation, and as which it knows it.
+    elsewhere: Option<(WeakSender<Command>, u64)>,
 }
 
 impl Generation {
@@ -256,7 +275,14 @@ impl Generation {
 
     /// Asks the engine to stop; the last event will be [`Event::Done`] with [`DoneReason::Cancelled`].
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        let before = self.cancelled.swap(true, Ordering::Relaxed);
+        if let Some((commands, number)) = &self.elsewhere
+            && !before
+            && let Some(commands) = commands.upgrade()
+        {
+            // A worker that is gone has nothing to stop.
+            let _ = commands.try_send(Command::Cancel(*number));
+        }
     }
 }
 

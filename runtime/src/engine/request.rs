@@ -99,6 +99,8 @@ pub enum Event {
 }
 
 pub(crate) struct Request {
+    /// Which generation it is, among all of the engine.
+    pub number: u64,
     pub session: u64,
     pub prompt: Vec<u32>,
     pub sampling: SamplingParams,

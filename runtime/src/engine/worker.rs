@@ -234,6 +234,8 @@ impl Worker {
                 self.serial += 1;
                 self.jobs.push_back(Job::new(request, self.serial, text));
             }
+            // Its request's flag says so.
+            Command::Cancel(_) => {}
             Command::Close(session) => {
                 let (gone, rest): (VecDeque<Job>, _) = self.jobs.drain(..).partition(|j| j.request.session == session);
                 self.jobs = rest;

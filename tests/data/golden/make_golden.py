@@ -163,7 +163,7 @@ CASES = {
     ),
     "v3-negative-bias": (
         "deepseek_v3",
-        dict(SMALL, n_group=4, topk_group=2),
+        dict(SMALL, num_hidden_layers=2, n_group=4, topk_group=2),
         dict(
             T=40,
             bias=(-1.0, 0.5),
@@ -230,6 +230,7 @@ CASES = {
         "deepseek_v2",
         dict(
             SMALL,
+            num_hidden_layers=2,
             n_shared_experts=2,
             n_routed_experts=32,
             num_experts_per_tok=6,
@@ -242,7 +243,7 @@ CASES = {
         ),
         dict(
             T=40,
-            salt=9,
+            salt=1,
             mutants={
                 "group score is the sum of its two best": {"route": {"group_score": "top2"}},
                 "no groups": {"topk_method": "greedy"},

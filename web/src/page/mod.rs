@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `start` | the entry, and the app in the page |
+//! | `query` | what the address of the page says |
 //! | `mirror` | labelled elements for screen readers and scripts |
 //! | `store` | conversations and settings, in the browser's database |
 //! | `files` | files that a person chooses, drops or saves |
@@ -14,6 +15,7 @@ mod files;
 mod loader;
 mod mirror;
 mod opened;
+mod query;
 mod shelf;
 mod start;
 mod store;

@@ -238,11 +238,11 @@ impl App {
                 (_, true) => Some(Want::Chats),
                 _ => None,
             };
-            match (want, Source::of(&path.display().to_string())) {
-                (Some(want), _) => self.files.typed(want, &path.display().to_string()),
-                // The path as dialogs and the command line have it.
-                (None, Some(_)) => self.files.typed(Want::Model { folder: false }, &path.display().to_string()),
-                (None, None) => out.push(Action::Complain(format!("{}: nothing can be done with this", path.display()))),
+            // A path is a source where there are paths; a browser tells nothing but the name.
+            let model = is("gguf") || Source::of(&path.display().to_string()).is_some();
+            match want.or(model.then_some(Want::Model { folder: false })) {
+                Some(want) => self.files.dropped(want, file),
+                None => out.push(Action::Complain(format!("{}: nothing can be done with this", path.display()))),
             }
         }
     }
