@@ -5,7 +5,7 @@
 use pleiad_models::Checkpoint;
 use pleiad_runtime::{
     DeviceChoice, Engine, EngineOptions, Error, Event, GenerateOptions, SamplingParams, Session, engine,
-    engine::{DoneReason, GenerationStats},
+    engine::{DoneReason, GenerationStats, Stage},
 };
 
 fn start(device: DeviceChoice, adjust: impl FnOnce(&mut EngineOptions)) -> Engine {
@@ -198,4 +198,35 @@ fn damaged_weights_are_reported_not_sampled_from() {
     let engine = Engine::start(loaded).unwrap();
     let error = finish(&engine.session(), prompt(&engine, "Hello"), 5).unwrap_err().to_string();
     assert!(error.contains("not finite"), "{error}");
+}
+
+/// Loading with kernels tells of each of them, and answers compile none.
+#[test]
+fn kernels_are_compiled_when_the_model_is_loaded() {
+    for place in pleiad_tests::fast_devices("kernels_are_compiled_when_the_model_is_loaded") {
+        let options = EngineOptions {
+            device: DeviceChoice::Wgpu(Some(place.adapter.index)),
+            context: Some(512),
+            chunk: 64,
+            ..EngineOptions::default()
+        };
+        let mut told: Vec<(Stage, u64, u64)> = Vec::new();
+        let mut progress = |stage, done, all| told.push((stage, done, all));
+        let loaded = pollster::block_on(engine::load_with(&Checkpoint::tiny().unwrap(), options, &mut progress)).unwrap();
+        let (weights, kernels): (Vec<_>, Vec<_>) = told.iter().partition(|t| t.0 == Stage::Weights);
+        assert!(weights.last().is_some_and(|t| t.1 == t.2), "{weights:?}");
+        assert_eq!(told.iter().rposition(|t| t.0 == Stage::Weights).unwrap() + 1, weights.len(), "weights come first");
+        let all = kernels[0].2;
+        assert_eq!(kernels, (0..=all).map(|n| (Stage::Kernels, n, all)).collect::<Vec<_>>());
+        let device = std::sync::Arc::clone(loaded.device().unwrap());
+        assert_eq!(device.pipelines() as u64, all);
+        // Prompts shorter than a chunk, longer, and of many chunks; short rests and long ones.
+        let engine = Engine::start(loaded).unwrap();
+        let word = prompt(&engine, "What is the capital of France?");
+        for words in [1, 6, 20] {
+            let history: Vec<u32> = word.iter().copied().cycle().take(word.len() * words).collect();
+            finish(&engine.session(), history, 3).unwrap();
+        }
+        assert_eq!(device.pipelines() as u64, all, "kernels were compiled while answering");
+    }
 }

@@ -203,13 +203,12 @@ fn a_device_lost_while_answering() {
                 }
             });
             assert_eq!(got.tokens, long.tokens[..24], "{what}");
-            assert!(got.notices.len() == 1 && got.notices[0].contains("CPU"), "{what}: {:?}", got.notices);
-            let (before, after): (Vec<Routed>, Vec<Routed>) = got.rows.iter().copied().partition(|r| r.served != Served::Host);
-            assert!(!before.is_empty() && !after.is_empty(), "{what}: the trace tells where experts were");
-            // Later generations run on the CPU, and nobody has to be told again.
+            assert!(got.notices.len() == 1 && got.notices[0].contains("opened again"), "{what}: {:?}", got.notices);
+            assert!(got.rows.iter().all(|r| r.served != Served::Host), "{what}: the trace tells where experts were");
+            // Later generations run on the device, and nobody has to be told again.
             let got = ask(&engine, &what, &short.prompt, 6, &mut |_| {});
             assert_eq!((&got.tokens[..], got.notices.len()), (&short.tokens[..6], 0), "{what}");
-            assert!(engine.experts().is_none(), "{what}");
+            assert!(engine.experts().is_some(), "{what}");
         }
     }
 }
@@ -347,7 +346,7 @@ fn packed_experts_damaged_between_runs() {
         assert_eq!(fs::read(&path).unwrap(), sound);
 
         // A profile that says nothing costs its warmth.
-        let profile = directory.path().join(format!("{}.profile.json", fingerprint(&setup.model)));
+        let profile = directory.path().join(format!("{}.profile.json", fingerprint(&setup.model).unwrap()));
         for text in ["", "{\"tokens\":1,\"heat\":[[1.0]]}", "{\"tokens\":9,\"heat\":[[-1.0]]}"] {
             fs::write(&profile, text).unwrap();
             assert_eq!(check(&format!("a profile of {text:?}")), Vec::<String>::new());

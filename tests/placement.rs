@@ -416,7 +416,7 @@ fn a_profile_warms_the_next_start() {
         let said = ask(&engine, test, &answer, 8);
         drop(engine);
         let experts: Vec<usize> = needs.layers.iter().map(|l| l.experts).collect();
-        let profile = Profile::load(directory.path(), &fingerprint(&model), &experts).unwrap();
+        let profile = Profile::load(directory.path(), &fingerprint(&model).unwrap(), &experts).unwrap();
         let fed = said.stats.prompt_tokens + said.stats.generated_tokens - 1;
         assert_eq!(profile.tokens, fed as u64);
         for (heat, layer) in profile.heat.iter().zip(&needs.layers) {

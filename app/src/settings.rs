@@ -183,6 +183,17 @@ impl Settings {
         self.model = Some(key.to_owned());
     }
 
+    /// Forgets the files that were opened in an earlier visit of a page: their keys mean nothing in this one. The name of the
+    /// last model, where it is one of them.
+    pub fn forget_opened(&mut self) -> Option<String> {
+        let opened =
+            |key: &str| key.strip_prefix("opened:").map(|rest| rest.split_once(':').map_or(rest, |(_, name)| name).to_owned());
+        self.recent.retain(|k| opened(k).is_none());
+        let last = self.model.as_deref().and_then(opened)?;
+        self.model = None;
+        Some(last)
+    }
+
     /// Numbers that a person may have written into the file by hand, within what can be drawn.
     fn sane(mut self) -> Self {
         let within = |x: f32, least: f32, most: f32, usual: f32| if x.is_finite() { x.clamp(least, most) } else { usual };
@@ -193,5 +204,22 @@ impl Settings {
             self.window = None;
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_opened_in_an_earlier_visit_are_forgotten() {
+        let mut settings = Settings::default();
+        for key in ["tiny", "opened:3:a:b.gguf", "kept:c.gguf"] {
+            settings.opened(key);
+        }
+        assert_eq!((settings.forget_opened(), settings.model.as_deref()), (None, Some("kept:c.gguf")));
+        assert_eq!(settings.recent, ["kept:c.gguf", "tiny"]);
+        settings.opened("opened:3:a:b.gguf");
+        assert_eq!((settings.forget_opened().as_deref(), settings.model), (Some("a:b.gguf"), None));
     }
 }

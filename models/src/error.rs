@@ -17,6 +17,17 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A part of a file that is read in ranges could not be read.
+    #[error("{file}: tensor `{name}` cannot be read: {source}")]
+    Read {
+        /// The file.
+        file: String,
+        /// The tensor that was wanted.
+        name: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A file is not what its name or its header says.
     #[error("{file}: {what}")]
     Malformed {

@@ -1,7 +1,67 @@
 //! Helpers of this crate's tests.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use crate::Ranged;
+
+/// A file in memory that counts how it is read, and fails when it is told to.
+pub(crate) struct Counted {
+    bytes: Vec<u8>,
+    reads: AtomicUsize,
+    largest: AtomicUsize,
+    total: AtomicUsize,
+    /// Reads that still succeed.
+    left: AtomicUsize,
+}
+
+impl Counted {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        let zero = || AtomicUsize::new(0);
+        Self { bytes, reads: zero(), largest: zero(), total: zero(), left: AtomicUsize::new(usize::MAX) }
+    }
+
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.load(Relaxed)
+    }
+
+    /// Bytes of the largest read.
+    pub(crate) fn largest(&self) -> usize {
+        self.largest.load(Relaxed)
+    }
+
+    /// Bytes of all reads.
+    pub(crate) fn total(&self) -> usize {
+        self.total.load(Relaxed)
+    }
+
+    /// The reads after the next `n` fail.
+    pub(crate) fn fail_after(&self, n: usize) {
+        self.left.store(n, Relaxed);
+    }
+}
+
+impl Ranged for Counted {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.left.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_err() {
+            return Err(io::Error::other("the file has gone"));
+        }
+        self.reads.fetch_add(1, Relaxed);
+        self.total.fetch_add(out.len(), Relaxed);
+        self.largest.fetch_max(out.len(), Relaxed);
+        let from = usize::try_from(offset).ok().and_then(|at| self.bytes.get(at..at.checked_add(out.len())?));
+        out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
 
 /// The test data at the workspace's root.
 pub(crate) fn data(path: &str) -> PathBuf {

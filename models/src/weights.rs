@@ -1,64 +1,14 @@
 //! A checkpoint's tensors by their place in the forward pass.
 
-use std::{fmt, ops::Deref, sync::Arc};
-
 use crate::{Format, blocks::Matrix};
 
+pub(crate) mod bytes;
+mod rows;
 mod walk;
 
+pub use bytes::{Bytes, Ranged};
+pub use rows::Rows;
 pub use walk::{Place, Role};
-
-/// A file that is read in ranges, where none can be mapped: one that a browser holds, or a part of one.
-pub trait Ranged: Send + Sync {
-    /// Bytes of the whole file.
-    fn len(&self) -> u64;
-
-    /// Whether it has none.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Fills `out` with the bytes from `offset` on. May block.
-    ///
-    /// # Errors
-    /// Where the file ends before, or cannot be read any more.
-    fn read_at(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()>;
-}
-
-/// Bytes that live as long as their owner: a mapped file, the binary, or memory. Cloning is cheap.
-#[derive(Clone)]
-pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    start: usize,
-    len: usize,
-}
-
-impl Bytes {
-    /// All bytes of `owner`.
-    pub fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
-        let len = owner.as_ref().len();
-        Self { owner: Arc::new(owner), start: 0, len }
-    }
-
-    /// A part of these bytes, or `None` where it reaches beyond them.
-    pub fn slice(&self, start: usize, len: usize) -> Option<Self> {
-        let end = start.checked_add(len)?;
-        (end <= self.len).then(|| Self { owner: Arc::clone(&self.owner), start: self.start + start, len })
-    }
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        &(*self.owner).as_ref()[self.start..self.start + self.len]
-    }
-}
-
-impl fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Bytes({})", self.len)
-    }
-}
 
 /// A matrix, or a stack of `count` matrices, in the file's own layout.
 ///
@@ -88,19 +38,20 @@ impl Tensor {
         self.data.len() + self.scales.as_ref().map_or(0, |s| s.len())
     }
 
-    /// Matrix `index` of the stack. Panics where there is none.
+    /// Matrix `index` of the stack, in memory. Panics where there is none, or it is read in ranges ([`Tensor::part`]).
     pub fn matrix(&self, index: usize) -> Matrix<'_> {
         assert!(index < self.count, "{}: matrix {index} of {}", self.name, self.count);
         let len = self.data.len() / self.count;
         Matrix::native(self.format, self.rows, self.cols, &self.data[index * len..(index + 1) * len], self.scales.as_deref())
     }
 
-    /// The whole stack as one matrix of `count * rows` rows (F8 stacks do not exist).
+    /// The whole stack as one matrix of `count * rows` rows (F8 stacks do not exist), in memory. Panics where it is read in
+    /// ranges ([`Tensor::part`]).
     pub fn stacked(&self) -> Matrix<'_> {
         Matrix::native(self.format, self.count * self.rows, self.cols, &self.data, self.scales.as_deref())
     }
 
-    /// All elements as f32, for vectors and small matrices.
+    /// All elements as f32, for vectors and small matrices in memory. Panics where it is read in ranges; vectors never are.
     pub fn to_f32(&self) -> Vec<f32> {
         self.stacked().to_f32()
     }
@@ -250,7 +201,7 @@ impl Experts {
         self.len() == 0
     }
 
-    /// One matrix of one expert. Panics where there is no such expert.
+    /// One matrix of one expert, in memory. Panics where there is no such expert, or it is read in ranges ([`Experts::part`]).
     pub fn matrix(&self, expert: usize, part: ExpertPart) -> Matrix<'_> {
         match self {
             Self::Separate(all) => all[expert].part(part).matrix(0),

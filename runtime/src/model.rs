@@ -1,14 +1,21 @@
 //! A checkpoint's weights as devices want them: numbered, with the latent up-projection split by head.
 
-use half::{bf16, f16};
+mod derived;
+
+use std::sync::Arc;
+
 use pleiad_models::{
-    Bytes, Config, Format, Tensor, Weights,
+    Config, Tensor, Weights,
     weights::{Experts, Ffn, KvB, Layer, Query},
 };
 
-use crate::plan::{BankId, MatId, VecId};
+use crate::{
+    error::{Error, Result},
+    plan::{BankId, MatId, VecId},
+};
+use derived::derive;
 
-/// A model ready to be loaded on a device. Large tensors still lie in the mapped file.
+/// A model ready to be loaded on a device. Large tensors still lie in the mapped file, or in one that is read in ranges.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The configuration.
@@ -106,7 +113,8 @@ impl Numbering {
     }
 
     fn vec(&mut self, t: &Tensor) -> VecId {
-        self.vecs.push(t.to_f32());
+        // Vectors are in memory, but for a checkpoint of which only the header is here: its sizes are known, its values not.
+        self.vecs.push(if t.is_resident() { t.to_f32() } else { vec![0.0; t.rows * t.cols] });
         VecId(self.vecs.len() as u32 - 1)
     }
 
@@ -118,17 +126,10 @@ impl Numbering {
         let a = &config.attention;
         let (heads, dn, dv, r) = (a.num_heads, a.qk_nope_head_dim, a.v_head_dim, a.kv_lora_rank);
         let (k_b, v_b, k_up) = match &l.kv_b {
-            KvB::Split { k, v } => {
-                let up = owned(k, "k_up", heads, dn, r, |all, h, n, c| all[(h * r + c) * dn + n]);
-                (k.clone(), v.clone(), up)
-            }
+            KvB::Split { k, v } => (k.clone(), v.clone(), derive(k, "k_up", heads, r, 0..r, true)),
             KvB::Fused(t) => {
-                let row = |h: usize, n: usize| (h * (dn + dv) + n) * r;
-                (
-                    owned(t, "k_b", heads, r, dn, |all, h, c, n| all[row(h, n) + c]),
-                    owned(t, "v_b", heads, dv, r, |all, h, n, c| all[row(h, dn + n) + c]),
-                    owned(t, "k_up", heads, dn, r, |all, h, n, c| all[row(h, n) + c]),
-                )
+                let part = |suffix, taken, transposed| derive(t, suffix, heads, dn + dv, taken, transposed);
+                (part("k_b", 0..dn, true), part("v_b", dn..dn + dv, false), part("k_up", 0..dn, false))
             }
         };
         LayerIds {
@@ -160,39 +161,9 @@ impl Numbering {
     }
 }
 
-/// A stack of `count` matrices `[rows, cols]` whose elements `pick(all, matrix, row, col)` takes from those of
-/// `source`. F32 and BF16 sources keep their format (nothing is lost); others become F16.
-fn owned(
-    source: &Tensor,
-    suffix: &str,
-    count: usize,
-    rows: usize,
-    cols: usize,
-    pick: impl Fn(&[f32], usize, usize, usize) -> f32,
-) -> Tensor {
-    let all = source.to_f32();
-    let format = match source.format {
-        Format::F32 | Format::BF16 => source.format,
-        _ => Format::F16,
-    };
-    let mut data = Vec::with_capacity(count * rows * cols * format.block_bytes());
-    for m in 0..count {
-        for r in 0..rows {
-            for c in 0..cols {
-                let x = pick(&all, m, r, c);
-                match format {
-                    Format::F32 => data.extend_from_slice(&x.to_le_bytes()),
-                    Format::BF16 => data.extend_from_slice(&bf16::from_f32(x).to_le_bytes()),
-                    _ => data.extend_from_slice(&f16::from_f32(x).to_le_bytes()),
-                }
-            }
-        }
-    }
-    Tensor { name: format!("{} ({suffix})", source.name), format, count, rows, cols, data: Bytes::new(data), scales: None }
-}
-
 impl Model {
-    /// Numbers the weights of a checkpoint.
+    /// Numbers the weights of a checkpoint. Of one of which only the header is here, what depends on sizes alone is right, and
+    /// nothing can be loaded.
     pub fn new(config: &Config, weights: &Weights) -> Self {
         let mut n = Numbering::default();
         let embed = n.mat(&weights.embed);
@@ -221,6 +192,32 @@ impl Model {
             FfnIds::Dense(_) => None,
         };
         self.layers.iter().filter_map(of).collect()
+    }
+
+    /// The same model with all weights in memory, or mapped: itself, where they are.
+    ///
+    /// # Errors
+    /// Where they take more than `limit` bytes, or cannot be read.
+    pub fn in_memory(self: &Arc<Self>, limit: Option<u64>) -> Result<Arc<Self>> {
+        let missing: u64 = self.tensors().filter(|t| !t.is_resident()).map(|t| t.bytes() as u64).sum();
+        if missing == 0 {
+            return Ok(Arc::clone(self));
+        }
+        if limit.is_some_and(|limit| missing > limit) {
+            let what = "computing on the CPU, with all weights in memory,".into();
+            return Err(Error::OutOfMemory { what, bytes: missing, limit });
+        }
+        let mut all = Self::clone(self);
+        all.mats.iter_mut().try_for_each(Tensor::make_resident)?;
+        for mlp in all.banks.iter_mut().flat_map(Experts::mlps_mut) {
+            [&mut mlp.gate, &mut mlp.up, &mut mlp.down].into_iter().try_for_each(Tensor::make_resident)?;
+        }
+        Ok(Arc::new(all))
+    }
+
+    /// All matrices, those of experts included.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.mats.iter().chain(self.banks.iter().flat_map(Experts::mlps).flat_map(|m| [&m.gate, &m.up, &m.down]))
     }
 
     /// The matrix, or stack of matrices.

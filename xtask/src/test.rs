@@ -18,8 +18,10 @@ pub(crate) fn all() -> Result<()> {
     }
     // `--no-fail-fast`: one run shows everything that is wrong. `--nocapture` would show skips amid the noise;
     // `--show-output` lists them after each binary's results.
-    run_with(&cargo(), &["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"], &vars)?;
-    crate::platforms::check()?;
+    let tests = run_with(&cargo(), &["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"], &vars);
+    let platforms = crate::platforms::check();
+    let browser = crate::web::test();
+    tests.and(platforms).and(browser)?;
     say("All tests passed.");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use eframe::wgpu::{Backend, DeviceType};
 use pleiad_runtime::{
     cpu::kernels::{Cpu, Isa},
     gpu::{AdapterDescription, adapters::kind_name, enumerate},
@@ -58,6 +59,16 @@ impl Devices {
         self.found.get().map(Vec::as_slice)
     }
 
+    /// Why there is no GPU, in words; `None`: there is one, or it is not known yet. `page`: in a browser.
+    pub fn no_gpu(&self, page: bool) -> Option<&'static str> {
+        let none = self.found()?.iter().all(|d| d.key == "cpu");
+        none.then_some(if page {
+            "This browser has no WebGPU: models run on the CPU, which is slow for large ones."
+        } else {
+            "No GPU was found. Models run on Vulkan, Metal and Direct3D 12."
+        })
+    }
+
     /// The device that `auto` means; `None`: it is not known yet.
     pub fn best(&self) -> Option<&Device> {
         self.found()?.iter().find(|d| d.best)
@@ -95,13 +106,16 @@ fn cpu() -> Device {
     let instructions = Isa::detect().name();
     let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
     let fact = |name: &str, value: String| (name.to_owned(), value);
+    // A worker is one thread.
+    let threads = cfg!(not(target_arch = "wasm32")).then(|| fact("Threads", Cpu::new(None).threads().to_string()));
+    let architecture = if cfg!(target_arch = "wasm32") { "WebAssembly" } else { std::env::consts::ARCH };
     Device {
         key: "cpu".into(),
-        name: format!("CPU ({})", std::env::consts::ARCH),
+        name: format!("CPU ({architecture})"),
         kind: "CPU".into(),
         driver: instructions.into(),
         tier: String::new(),
-        facts: vec![fact("Threads", Cpu::new(None).threads().to_string()), fact("Instructions", available.join(", "))],
+        facts: threads.into_iter().chain([fact("Instructions", available.join(", "))]).collect(),
         best: false,
     }
 }
@@ -114,11 +128,17 @@ fn adapter(a: &AdapterDescription) -> Device {
         (least, most) => format!("{least} to {most}"),
     };
     let fact = |name: &str, value: String| (name.to_owned(), value);
-    let interface = format!("{:?}", a.backend);
+    // Browsers say little about a device.
+    let web = a.backend == Backend::BrowserWebGpu;
+    let interface = if web { "WebGPU".to_owned() } else { format!("{:?}", a.backend) };
+    let kind = match a.kind {
+        DeviceType::Other if web => "GPU",
+        kind => kind_name(kind),
+    };
     Device {
         key: format!("wgpu:{}", a.index),
-        name: a.name.clone(),
-        kind: if a.software { "software" } else { kind_name(a.kind) }.into(),
+        name: if a.name.trim().is_empty() { "GPU".into() } else { a.name.clone() },
+        kind: if a.software { "software" } else { kind }.into(),
         driver: if a.driver.is_empty() { interface } else { format!("{interface}, {}", a.driver) },
         tier: a.tier.to_string(),
         facts: vec![
@@ -142,7 +162,7 @@ mod tests {
     };
 
     use pleiad_runtime::gpu::Tier;
-    use wgpu::{Backend, DeviceType, Features, Limits};
+    use wgpu::{Features, Limits};
 
     use super::*;
 
@@ -175,6 +195,20 @@ mod tests {
         assert!(devices[0].facts.contains(&("Subgroups".into(), "8 to 32".into())));
         let alone = list(all[1..].iter());
         assert!(alone[0].key == "cpu" && alone[0].best && alone[1].kind == "software" && !alone[1].best);
+    }
+
+    #[test]
+    fn what_browsers_leave_out_is_no_gap() {
+        let mut quiet = described(0, "", false);
+        (quiet.backend, quiet.kind, quiet.driver) = (Backend::BrowserWebGpu, DeviceType::Other, String::new());
+        let devices = Devices::of(list([quiet].iter()));
+        let gpu = devices.best().unwrap();
+        assert_eq!((gpu.name.as_str(), gpu.kind.as_str(), gpu.driver.as_str()), ("GPU", "GPU", "WebGPU"));
+        assert_eq!(devices.no_gpu(true), None);
+        assert_eq!(Devices::default().no_gpu(true), None, "it is not known yet");
+        let none = Devices::of(list(std::iter::empty()));
+        assert!(none.no_gpu(true).is_some_and(|why| why.contains("no WebGPU")));
+        assert!(none.no_gpu(false).is_some_and(|why| why.contains("Vulkan")));
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! What is done beside the window: opening and loading a model, and the post in which results come back.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
 };
 
 use pleiad_models::Checkpoint;
-use pleiad_runtime::{Engine, engine};
+#[cfg(not(target_arch = "wasm32"))]
+use pleiad_runtime::engine;
+use pleiad_runtime::{Engine, EngineOptions};
 use web_time::{Duration, Instant};
 
 use super::{
     Examined, LoadedModel, Source, Wake,
     beside::{self, Freed, Hold, Leaving},
     options,
-    price::{refusal, title},
+    price::title,
 };
 use crate::{activity::Shape, conversation::Prompter, settings::LoadSettings};
 
@@ -92,27 +94,84 @@ impl Drop for Reply {
 /// How far a load is, and whether it is still wanted.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
-    pub done: AtomicU64,
-    pub total: AtomicU64,
-    pub cancelled: AtomicBool,
+    pub cancelled: Arc<AtomicBool>,
+    stage: Mutex<Stage>,
+}
+
+/// What is being done to load a model, and how far that is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stage {
+    /// In words; empty: nothing that could be told yet.
+    pub doing: String,
+    pub done: u64,
+    pub total: u64,
+    /// Since when; `None`: from the beginning.
+    pub since: Option<Instant>,
+}
+
+impl Meter {
+    /// What is being done.
+    pub fn stage(&self) -> Stage {
+        self.lock().clone()
+    }
+
+    /// Notes what is being done, and how far it is.
+    fn note(&self, doing: &str, done: u64, total: u64) {
+        let mut stage = self.lock();
+        if stage.doing != doing {
+            (stage.doing, stage.since) = (doing.to_owned(), Some(Instant::now()));
+        }
+        (stage.done, stage.total) = (done, total);
+    }
+
+    fn wanted(&self) -> Result<(), String> {
+        if self.cancelled.load(Ordering::Relaxed) { Err("cancelled".to_owned()) } else { Ok(()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stage> {
+        // Numbers and a name: whole after every change.
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes in a meter what is told, and wakes the window now and then.
+fn teller(meter: Arc<Meter>, wake: Wake) -> impl FnMut(&str, u64, u64) {
+    let mut shown = Instant::now();
+    move |doing, done, total| {
+        meter.note(doing, done, total);
+        if shown.elapsed() >= EVERY {
+            shown = Instant::now();
+            wake();
+        }
+    }
 }
 
 /// Opens a model's files.
-pub(super) fn checkpoint(source: &Source) -> Result<Checkpoint, String> {
-    let opened: pleiad_models::Result<Checkpoint> = match source {
-        #[cfg(not(target_arch = "wasm32"))]
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) async fn checkpoint(source: &Source) -> Result<Checkpoint, String> {
+    match source {
         Source::Tiny => Checkpoint::tiny(),
-        #[cfg(not(target_arch = "wasm32"))]
         Source::Path(path) => Checkpoint::open(path),
-        #[cfg(target_arch = "wasm32")]
-        _ => return Err("not yet".into()),
-    };
-    opened.map_err(|e| format!("{:#}", anyhow::Error::from(e)))
+    }
+    .map_err(words)
+}
+
+/// Opens a model by the beginning of its file: the weights are the worker's.
+#[cfg(target_arch = "wasm32")]
+pub(super) async fn checkpoint(source: &Source) -> Result<Checkpoint, String> {
+    let loader = super::elsewhere::loader()?;
+    let name = source.name();
+    let open = |head: &[u8], len| Checkpoint::from_head(&name, head, len).map_err(words);
+    super::head::open(&name, |bytes| loader.head(source, bytes), open).await
+}
+
+fn words(error: pleiad_models::Error) -> String {
+    format!("{:#}", anyhow::Error::from(error))
 }
 
 /// Opens a model to be loaded. What is wrong with its files shows here, before another model has made room for it.
-pub(super) fn open(source: &Source) -> Result<Opened, String> {
-    let checkpoint = checkpoint(source)?;
+pub(super) async fn open(source: &Source) -> Result<Opened, String> {
+    let checkpoint = checkpoint(source).await?;
     let prompter = Prompter::new(&checkpoint).map_err(|e| format!("{e:#}"))?;
     Ok(Opened { checkpoint, prompter })
 }
@@ -131,47 +190,80 @@ pub(super) struct Order {
 
 /// Loads a model that was opened, and starts its engine.
 ///
-/// The runtime cannot be told to stop loading: a load that is cancelled goes on, and its result is dropped here.
+/// The runtime cannot be told to stop loading: a load that is cancelled may go on, and its result is dropped here.
 pub(super) async fn load(opened: Opened, order: Order) -> Result<Ready, String> {
     let Order { source, settings, meter, wake, leaving, freed } = order;
     let hold = Hold(Arc::clone(&freed));
-    let wanted = || if meter.cancelled.load(Ordering::Relaxed) { Err("cancelled".to_owned()) } else { Ok(()) };
     beside::await_freed(&leaving, &meter.cancelled);
-    wanted()?;
+    meter.wanted()?;
     let Opened { checkpoint, prompter } = opened;
     let name = title(&source, &checkpoint.config);
     let failed = |why: String| if why.contains(&name) { why } else { format!("{name}: {why}") };
     let options = options::engine(&settings, &checkpoint.config).map_err(failed)?;
-    let mut shown = Instant::now();
-    let mut progress = |done: u64, total: u64| {
-        meter.done.store(done, Ordering::Relaxed);
-        meter.total.store(total, Ordering::Relaxed);
-        if shown.elapsed() >= EVERY {
-            shown = Instant::now();
-            wake();
-        }
-    };
-    let loaded = engine::load(&checkpoint, options, &mut progress).await.map_err(|e| failed(refusal(&e)))?;
-    wanted()?;
-    let mut notices: Vec<String> = loaded.info().notice.clone().into_iter().collect();
+    let (generation, end) = (checkpoint.generation.clone(), checkpoint.special.eos.clone());
+    let order = Beginning { source: &source, checkpoint, options, meter: &meter, wake, hold };
+    let engine = begin(order).await.map_err(failed)?;
+    meter.wanted()?;
+    let mut notices: Vec<String> = engine.info().notice.clone().into_iter().collect();
     if prompter.fallback.is_some() {
         notices.push("the model carries no chat template and gets that of its family".into());
     }
-    let (engine, worker) = Engine::with_worker(loaded);
-    let serve = move || async move {
-        worker.run().await;
-        drop(hold);
-    };
-    beside::spawn("pleiad-engine", serve).map_err(|e| failed(format!("no thread for the engine: {e}")))?;
     let model = LoadedModel {
         shape: Shape::of(engine.config(), &name).map(Arc::new),
         source,
         name,
         prompter: Arc::new(prompter),
-        generation: checkpoint.generation,
-        end: checkpoint.special.eos,
+        generation,
+        end,
         engine,
         notice: (!notices.is_empty()).then(|| notices.join("; ")),
     };
     Ok(Ready { model, freed })
+}
+
+/// An engine that is to begin.
+struct Beginning<'a> {
+    #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+    source: &'a Source,
+    checkpoint: Checkpoint,
+    options: EngineOptions,
+    meter: &'a Arc<Meter>,
+    wake: Wake,
+    /// Let go when the engine has ended.
+    hold: Hold,
+}
+
+/// Loads the weights here, and serves them from a thread.
+#[cfg(not(target_arch = "wasm32"))]
+async fn begin(of: Beginning<'_>) -> Result<Engine, String> {
+    let Beginning { checkpoint, options, meter, wake, hold, .. } = of;
+    let mut tell = teller(Arc::clone(meter), wake);
+    let mut progress = |done, total| tell("Loading weights", done, total);
+    let loaded = engine::load(&checkpoint, options, &mut progress).await.map_err(|e| super::price::refusal(&e))?;
+    meter.wanted()?;
+    let (engine, worker) = Engine::with_worker(loaded);
+    let serve = move || async move {
+        worker.run().await;
+        drop(hold);
+    };
+    beside::spawn("pleiad-engine", serve).map_err(|e| format!("no thread for the engine: {e}"))?;
+    Ok(engine)
+}
+
+/// Has a worker load the weights.
+#[cfg(target_arch = "wasm32")]
+async fn begin(of: Beginning<'_>) -> Result<Engine, String> {
+    use super::elsewhere::{Wanted, loader};
+    let Beginning { source, checkpoint, options, meter, wake, hold } = of;
+    let engine = loader()?.start(Wanted {
+        source: source.clone(),
+        checkpoint: std::rc::Rc::new(checkpoint),
+        options,
+        cancelled: Arc::clone(&meter.cancelled),
+        told: Box::new(teller(Arc::clone(meter), wake)),
+    });
+    let engine = engine.await;
+    // The worker's memory is its own: nobody here waits for it.
+    drop(hold);
+    engine
 }

@@ -10,6 +10,7 @@
 //! | [`options`] | from what a person has chosen to what an engine is told |
 //! | [`shelf`] | models that are kept for a page, and downloads of them |
 //! | `elsewhere` | in a browser: models that are loaded by a worker |
+//! | `head` | in a browser: opening a model by the beginning of its file |
 //! | [`host`] | how much memory this computer has |
 //! | [`beside`] | work beside the window, where platforms differ |
 
@@ -17,6 +18,8 @@ pub mod beside;
 pub mod devices;
 #[cfg(target_arch = "wasm32")]
 pub mod elsewhere;
+#[cfg(any(target_arch = "wasm32", test))]
+mod head;
 pub mod host;
 mod job;
 pub mod loaded;

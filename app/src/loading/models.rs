@@ -11,7 +11,7 @@ use web_time::Instant;
 use super::{
     Examined, LoadedModel, Source, Wake,
     beside::{self, Freed, Leaving},
-    job::{self, LOST, Mail, Meter, Opened, Order, Post, Ready},
+    job::{self, LOST, Mail, Meter, Opened, Order, Post, Ready, Stage},
 };
 use crate::settings::LoadSettings;
 
@@ -20,12 +20,26 @@ use crate::settings::LoadSettings;
 pub struct Loading {
     /// Which.
     pub source: Source,
-    /// Bytes done.
+    /// What is being done, in words: "Reading weights", "Preparing kernels". Empty: nothing that could be told yet.
+    pub doing: String,
+    /// Bytes done of it; of kernels their number.
     pub done: u64,
-    /// Bytes in all; 0: not known yet.
+    /// How many in all; 0: not known yet.
     pub total: u64,
-    /// Seconds so far.
+    /// Seconds that this has taken so far.
     pub seconds: f64,
+}
+
+impl Loading {
+    /// The share of it that is done, 0 to 1; `None`: not known yet.
+    pub fn share(&self) -> Option<f64> {
+        (self.total > 0).then(|| (self.done as f64 / self.total as f64).clamp(0.0, 1.0))
+    }
+
+    /// Whether what is done is counted in bytes.
+    pub fn counts_bytes(&self) -> bool {
+        !self.doing.contains("kernel")
+    }
 }
 
 /// What became of something that was asked for.
@@ -160,7 +174,7 @@ impl Models {
         let reply = self.post.reply(Mail::Looked(number, Err(format!("{}: {LOST}", source.name()))));
         // Where it cannot be done, `reply` says so when it is dropped.
         let _ = beside::spawn("pleiad-examine", move || async move {
-            let examined = job::checkpoint(&source).map(|c| Box::new(Examined::of(source, &c)));
+            let examined = job::checkpoint(&source).await.map(|c| Box::new(Examined::of(source, &c)));
             reply.send(Mail::Looked(number, examined));
         });
     }
@@ -186,12 +200,9 @@ impl Models {
     /// What is being loaded.
     pub fn loading(&self) -> Option<Loading> {
         let job = self.job.as_ref()?;
-        Some(Loading {
-            source: job.wanted.source.clone(),
-            done: job.meter.done.load(Ordering::Relaxed),
-            total: job.meter.total.load(Ordering::Relaxed),
-            seconds: job.since.elapsed().as_secs_f64(),
-        })
+        let Stage { doing, done, total, since } = job.meter.stage();
+        let seconds = since.unwrap_or(job.since).elapsed().as_secs_f64();
+        Some(Loading { source: job.wanted.source.clone(), doing, done, total, seconds })
     }
 
     /// Whether a model is being looked at.
@@ -225,7 +236,7 @@ impl Models {
         let reply = self.post.reply(Mail::Opened(number, Err(format!("{}: {LOST}", source.name()))));
         // Where it cannot be done, `reply` says so when it is dropped.
         let _ = beside::spawn("pleiad-open", move || async move {
-            reply.send(Mail::Opened(number, job::open(&source).map(Box::new)));
+            reply.send(Mail::Opened(number, job::open(&source).await.map(Box::new)));
         });
     }
 

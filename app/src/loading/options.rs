@@ -3,12 +3,19 @@
 use std::path::PathBuf;
 
 use pleiad_models::Config;
-use pleiad_runtime::{DeviceChoice, EngineOptions, step::PAGE};
+use pleiad_runtime::{DeviceChoice, EngineOptions, experts::ways::WayChoice, step::PAGE};
 
 use crate::settings::LoadSettings;
 
 /// The context where nothing else is asked for, as the engine has it.
 pub const USUAL_CONTEXT: usize = 8192;
+
+/// The memory budget in a page, where none was chosen. Browsers tell nobody how much memory a GPU has, and refuse too late what
+/// it has not: this much nearly every GPU has.
+pub const CAREFUL_BUDGET: u64 = 2 << 30;
+
+/// A budget that means all there is.
+pub const EVERYTHING: u64 = u64::MAX;
 
 /// Tokens of a prompt computed at once.
 pub(super) const CHUNK: usize = 512;
@@ -40,6 +47,21 @@ pub fn context(settings: &LoadSettings, config: &Config) -> usize {
     settings.context.unwrap_or(USUAL_CONTEXT).min(config.max_positions).max(1)
 }
 
+/// Most bytes on the device; `None`: what it has. `page`: in a browser, where a budget is there in any case, unless it was
+/// chosen that there be none.
+pub fn budget(settings: &LoadSettings, page: bool) -> Option<u64> {
+    match settings.memory_budget {
+        None if page => Some(CAREFUL_BUDGET),
+        Some(EVERYTHING) => None,
+        chosen => chosen,
+    }
+}
+
+/// How misses are served. `page`: in a browser, where no kernel reads host memory, and nothing can be computed beside the GPU.
+fn misses(settings: &LoadSettings, page: bool) -> WayChoice {
+    if page { WayChoice::Auto } else { settings.misses }
+}
+
 /// Positions of the latent cache over all sessions: room for two full contexts, as the engine makes it.
 pub(super) fn positions(context: usize) -> usize {
     context.saturating_mul(2).div_ceil(PAGE).saturating_mul(PAGE)
@@ -58,15 +80,16 @@ fn directory() -> Option<PathBuf> {
 /// # Errors
 /// In words, where there is no such device.
 pub fn engine(settings: &LoadSettings, config: &Config) -> Result<EngineOptions, String> {
+    let page = cfg!(target_arch = "wasm32");
     Ok(EngineOptions {
         device: device(&settings.device)?,
         activations: settings.activations,
         cache: settings.cache,
         context: Some(context(settings, config)),
-        threads: settings.threads.filter(|&n| n > 0),
+        threads: settings.threads.filter(|&n| n > 0 && !page),
         chunk: CHUNK,
-        memory_budget: settings.memory_budget,
-        misses: settings.misses,
+        memory_budget: budget(settings, page),
+        misses: misses(settings, page),
         directory: directory(),
         // The views of experts are drawn from what tokens chose.
         trace: true,
@@ -118,5 +141,14 @@ mod tests {
         assert!(options.trace && options.device == DeviceChoice::Cpu && options.threads.is_none());
         assert_eq!((options.memory_budget, options.context, options.chunk), (Some(7), Some(512), CHUNK));
         assert!(engine(&LoadSettings { device: "cuda".into(), ..settings }, &config).is_err());
+    }
+    #[test]
+    fn a_page_has_a_budget_unless_it_was_chosen_otherwise() {
+        let of = |bytes, page| budget(&LoadSettings { memory_budget: bytes, ..LoadSettings::default() }, page);
+        assert_eq!([of(None, false), of(Some(EVERYTHING), false), of(Some(7), false)], [None, None, Some(7)]);
+        assert_eq!([of(None, true), of(Some(EVERYTHING), true), of(Some(7), true)], [Some(CAREFUL_BUDGET), None, Some(7)]);
+        let cpu = WayChoice::Only(pleiad_runtime::experts::ways::Way::Cpu);
+        let chosen = LoadSettings { misses: cpu, ..LoadSettings::default() };
+        assert_eq!([misses(&chosen, false), misses(&chosen, true)], [cpu, WayChoice::Auto]);
     }
 }

@@ -106,6 +106,14 @@ pub enum Action {
     CancelLoading,
     /// Lets a model go.
     Unload(String),
+    /// Downloads a model from that address, or goes on with a download that was stopped.
+    Download(String),
+    /// Stops the download of that name; what is here stays.
+    StopDownload(String),
+    /// Removes what is kept under that name.
+    RemoveKept(String),
+    /// Keeps a copy of a file that was opened.
+    Keep(Source),
     /// Changes settings.
     SetSettings(Box<Settings>),
     /// Looks for devices again.

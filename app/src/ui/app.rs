@@ -137,6 +137,10 @@ pub struct App {
     retried: Instant,
     /// The model that was asked for in the picker: once it is there, the picker closes.
     asked: Option<String>,
+    /// The model that is loaded because it was the last one: where it cannot be had, the embedded one takes its place.
+    last_model: Option<Source>,
+    /// Bytes of memory that parts of the program take, by name.
+    memory: Vec<(String, u64)>,
     started: Instant,
 
     chat_view: ChatView,
@@ -195,6 +199,8 @@ impl App {
             lit: None,
             retried: Instant::now(),
             asked: None,
+            last_model: None,
+            memory: Vec::new(),
             started: Instant::now(),
             chat_view: ChatView::default(),
             sidebar: SidebarView::default(),
@@ -213,7 +219,7 @@ impl App {
             app.complain(complaint);
         }
         if app.library.place().is_empty() {
-            app.complain(if cfg!(target_arch = "wasm32") {
+            app.complain(if app.in_page() {
                 "This browser keeps nothing for this page: conversations last until it is closed"
             } else {
                 "There is no folder to keep conversations in: they last until the window is closed"
@@ -221,7 +227,13 @@ impl App {
         }
         let last = app.settings.chat.clone().map(ChatId).filter(|id| start.setup.is_none() && app.library.chat(id).is_some());
         app.chat = Some(last.unwrap_or_else(|| app.library.create(start.setup.unwrap_or_else(|| app.new_setup()))));
+        if app.in_page() {
+            app.forget_opened(start.model.is_none());
+        }
         let last_model = app.settings.model.as_deref().and_then(Source::of);
+        if start.model.is_none() && app.in_page() {
+            app.last_model = last_model.clone().filter(|s| *s != Source::Tiny);
+        }
         let source = start.model.or(last_model).unwrap_or(Source::Tiny);
         app.note(Level::Info, format!("loading {}", source.name()));
         let mut load = app.settings.load.clone();

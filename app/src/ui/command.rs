@@ -119,9 +119,24 @@ impl Group {
     }
 }
 
+/// Where the program runs, as far as keys are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// A window of its own: all keys are the program's.
+    Window,
+    /// A browser, which keeps the keys of its own commands (tabs, addresses, search, zoom) to itself.
+    Browser,
+}
+
+impl Host {
+    /// Where this program runs.
+    pub const HERE: Self = if cfg!(target_arch = "wasm32") { Self::Browser } else { Self::Window };
+}
+
 const CTRL: Modifiers = Modifiers::COMMAND;
 const CTRL_SHIFT: Modifiers = Modifiers::COMMAND.plus(Modifiers::SHIFT);
 const ALT: Modifiers = Modifiers::ALT;
+const ALT_SHIFT: Modifiers = Modifiers::ALT.plus(Modifiers::SHIFT);
 /// With digits. On a Mac Option and a digit write characters.
 const PAGE: Modifiers = if cfg!(target_os = "macos") { CTRL } else { ALT };
 
@@ -267,9 +282,33 @@ impl Command {
         }
     }
 
-    /// Its shortcut. None of them depends on where letters are on a keyboard, apart from those that all programs have.
+    /// Whether there is this command there: a page has no window to close, and no folders.
+    pub fn exists(self, host: Host) -> bool {
+        host == Host::Window || !matches!(self, Self::Quit | Self::OpenFolder)
+    }
+
+    /// Every command there is here, in the order of lists.
+    pub fn here() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|c| c.exists(Host::HERE))
+    }
+
+    /// Its shortcut.
     pub fn shortcut(self) -> Option<KeyboardShortcut> {
-        let (modifiers, key) = match self {
+        self.shortcut_on(Host::HERE)
+    }
+
+    /// Its shortcut there.
+    pub fn shortcut_on(self, host: Host) -> Option<KeyboardShortcut> {
+        let keys = match host {
+            Host::Window => self.keys_of_windows(),
+            Host::Browser => self.keys_of_pages(),
+        };
+        keys.filter(|_| self.exists(host)).map(|(modifiers, key)| KeyboardShortcut::new(modifiers, key))
+    }
+
+    /// None of them depends on where letters are on a keyboard, apart from those that all programs have.
+    fn keys_of_windows(self) -> Option<(Modifiers, Key)> {
+        Some(match self {
             Self::NewChat => (CTRL, Key::N),
             Self::PreviousChat => (ALT, Key::ArrowUp),
             Self::NextChat => (ALT, Key::ArrowDown),
@@ -310,8 +349,54 @@ impl Command {
             | Self::LoadTiny
             | Self::OpenFolder
             | Self::ClearExperts => return None,
-        };
-        Some(KeyboardShortcut::new(modifiers, key))
+        })
+    }
+
+    /// Those that no browser has, Alt and a letter for the most part; Alt and Shift for pages and what is used seldom. Digits with
+    /// Alt are tabs on Linux; the size of text is left to the browser's zoom.
+    fn keys_of_pages(self) -> Option<(Modifiers, Key)> {
+        Some(match self {
+            Self::NewChat => (ALT, Key::N),
+            Self::PreviousChat => (ALT, Key::ArrowUp),
+            Self::NextChat => (ALT, Key::ArrowDown),
+            Self::RenameChat => (Modifiers::NONE, Key::F2),
+            Self::DeleteChat => (ALT_SHIFT, Key::Backspace),
+            Self::Search => (ALT, Key::Q),
+            Self::FocusInput => (ALT, Key::I),
+            Self::Stop => (Modifiers::NONE, Key::Escape),
+            Self::Regenerate => (ALT, Key::R),
+            Self::EditLast => (CTRL, Key::ArrowUp),
+            Self::Continue => (ALT, Key::Enter),
+            Self::CopyLast => (ALT, Key::C),
+            Self::JumpToEnd => (CTRL, Key::End),
+            Self::ToggleSetup => (ALT, Key::P),
+            Self::OpenPicker => (ALT, Key::M),
+            Self::OpenFile => (ALT, Key::O),
+            Self::ExportMarkdown => (CTRL, Key::S),
+            Self::ShowChat => (ALT_SHIFT, Key::C),
+            Self::ShowExperts => (ALT_SHIFT, Key::X),
+            Self::ShowPerformance => (ALT_SHIFT, Key::P),
+            Self::ShowSettings => (ALT, Key::Comma),
+            Self::ShowLog => (ALT_SHIFT, Key::L),
+            Self::ToggleSidebar => (ALT, Key::L),
+            Self::ToggleExperts => (ALT, Key::X),
+            Self::NextMode => (Modifiers::NONE, Key::F8),
+            Self::ToggleRecording => (ALT_SHIFT, Key::R),
+            Self::ToggleTheme => (ALT_SHIFT, Key::D),
+            Self::OpenPalette => (ALT, Key::K),
+            Self::ShowShortcuts => (ALT_SHIFT, Key::K),
+            Self::PinChat
+            | Self::UndoDelete
+            | Self::ExportJson
+            | Self::ImportChats
+            | Self::LoadTiny
+            | Self::OpenFolder
+            | Self::ClearExperts
+            | Self::LargerText
+            | Self::SmallerText
+            | Self::UsualText
+            | Self::Quit => return None,
+        })
     }
 
     /// The shortcut as people of this platform read it; empty: there is none.
@@ -333,9 +418,9 @@ impl Command {
             return Vec::new();
         }
         // Longer shortcuts first: Ctrl+Shift+C is no Ctrl+C.
-        let all = Self::ALL.into_iter().filter(|&c| enabled(c));
+        let all = Self::here().filter(|&c| enabled(c));
         let mut all: Vec<(KeyboardShortcut, Self)> = all.filter_map(|c| Some((c.shortcut()?, c))).collect();
-        if enabled(Self::LargerText) {
+        if enabled(Self::LargerText) && Self::LargerText.shortcut().is_some() {
             // Plus without Shift, on keyboards where it is on the same key.
             all.push((KeyboardShortcut::new(CTRL, Key::Equals), Self::LargerText));
         }
@@ -347,18 +432,4 @@ impl Command {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    #[test]
-    fn every_command_is_listed_once_with_a_name_and_a_shortcut_of_its_own() {
-        let names: HashSet<_> = Command::ALL.iter().map(|c| c.name()).collect();
-        assert_eq!(names.len(), Command::ALL.len());
-        let shortcuts: Vec<_> = Command::ALL.iter().filter_map(|c| c.shortcut()).collect();
-        let distinct: HashSet<_> = shortcuts.iter().map(|s| format!("{s:?}")).collect();
-        assert_eq!(distinct.len(), shortcuts.len());
-        assert!(Command::ALL.iter().all(|c| !c.explanation().ends_with('.') && Group::ALL.contains(&c.group())));
-    }
-}
+mod tests;

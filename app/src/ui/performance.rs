@@ -19,7 +19,7 @@ use pleiad_runtime::{
 
 use super::{
     Action, Theme, parts,
-    picker::{memory_ui, way_name},
+    picker::{Elsewhere, memory_ui, way_name},
     theme,
 };
 use crate::{
@@ -44,6 +44,10 @@ pub struct PerformanceContext<'a> {
     pub frames: &'a [f32],
     /// What a person has chosen.
     pub settings: &'a Settings,
+    /// Whether this is a page in a browser.
+    pub page: bool,
+    /// Bytes of memory that parts of the program take, by name, where somebody measures them.
+    pub memory: &'a [(String, u64)],
 }
 
 /// What the page keeps between frames.
@@ -64,13 +68,15 @@ impl PerformanceView {
             if ui.available_width() < TWO_COLUMNS {
                 models_ui(ui, cx, out);
                 answers::answers_ui(ui, cx.answers);
-                devices::devices_ui(ui, cx.devices, out);
+                devices::devices_ui(ui, cx.devices, cx.page, out);
+                program_ui(ui, cx.memory);
                 frames::frames_ui(ui, cx.frames, &mut self.sorted);
                 return;
             }
             ui.columns_const(|[left, right]| {
                 models_ui(left, cx, out);
-                devices::devices_ui(left, cx.devices, out);
+                devices::devices_ui(left, cx.devices, cx.page, out);
+                program_ui(left, cx.memory);
                 answers::answers_ui(right, cx.answers);
                 frames::frames_ui(right, cx.frames, &mut self.sorted);
             });
@@ -123,6 +129,15 @@ fn table_ui(ui: &mut Ui, id: &str, head: &[&str], rows: impl FnOnce(&mut Ui)) {
     });
 }
 
+/// What the program itself takes.
+fn program_ui(ui: &mut Ui, memory: &[(String, u64)]) {
+    if !memory.is_empty() {
+        card(ui, "Memory of the program", |ui| {
+            facts_ui(ui, ("program facts", ""), memory.iter().map(|(name, bytes)| (name.as_str(), parts::bytes(*bytes))));
+        });
+    }
+}
+
 /// What runs, where it lies, and how misses are served: for each model that is loaded.
 fn models_ui(ui: &mut Ui, cx: &PerformanceContext<'_>, out: &mut Vec<Action>) {
     if cx.models.loaded().is_empty() {
@@ -141,7 +156,7 @@ fn models_ui(ui: &mut Ui, cx: &PerformanceContext<'_>, out: &mut Vec<Action>) {
             let title = if i == 0 { "Model" } else { "Second model" };
             card(ui, title, |ui| model_ui(ui, model));
             let report = model.engine.experts();
-            card(ui, "Memory", |ui| memory_card_ui(ui, model.engine.info(), report.as_ref()));
+            card(ui, "Memory", |ui| memory_card_ui(ui, model.engine.info(), report.as_ref(), cx.page));
             if let Some(report) = &report {
                 card(ui, "Missing experts", |ui| misses_ui(ui, report));
             }
@@ -211,8 +226,9 @@ fn bank_name(bank: BankKind) -> &'static str {
     }
 }
 
-fn memory_card_ui(ui: &mut Ui, info: &EngineInfo, report: Option<&ExpertReport>) {
-    memory_ui(ui, &shares(info, report));
+fn memory_card_ui(ui: &mut Ui, info: &EngineInfo, report: Option<&ExpertReport>, page: bool) {
+    let in_file = page && report.is_some_and(|r| r.bank != Some(BankKind::Memory));
+    memory_ui(ui, &shares(info, report), if in_file { Elsewhere::File } else { Elsewhere::Host });
     let Some(r) = report else {
         ui.label(parts::small(ui, "The CPU computes everything from host memory."));
         return;

@@ -1,7 +1,9 @@
 //! Choosing a model, and what would go where.
 
+mod address;
 mod controls;
 mod memory;
+mod shelf;
 #[cfg(test)]
 mod tests;
 
@@ -11,12 +13,13 @@ use egui::{
     Align, Button, Context, Frame, Id, Label, Layout, Modal, ProgressBar, Response, RichText, Role, ScrollArea, Ui, vec2,
 };
 
-pub(super) use controls::way_name;
-pub(super) use memory::memory_ui;
+pub(super) use controls::{ONE_WAY, way_name};
+pub(super) use memory::{Elsewhere, memory_ui};
+use shelf::ShelfView;
 
 use super::{Action, Theme, parts, theme};
 use crate::{
-    loading::{Examined, Found, Loading, Models, Price, Source, devices::Devices, host::HostMemory},
+    loading::{Examined, Found, Loading, Models, Price, Source, devices::Devices, host::HostMemory, options, shelf::Shelf},
     settings::{LoadSettings, Settings},
 };
 
@@ -43,8 +46,17 @@ pub struct PickerContext<'a> {
     pub problem: Option<&'a str>,
     /// The devices there are.
     pub devices: &'a Devices,
+    /// Where models are kept for a page; `None`: there are files.
+    pub shelf: Option<&'a dyn Shelf>,
     /// What a person has chosen.
     pub settings: &'a Settings,
+}
+
+impl PickerContext<'_> {
+    /// Whether this is a page in a browser.
+    fn page(&self) -> bool {
+        cfg!(target_arch = "wasm32") || self.shelf.is_some()
+    }
 }
 
 /// What the picker keeps between frames.
@@ -60,6 +72,8 @@ pub struct PickerView {
     found: Found,
     /// The model that was clicked at last.
     asked: Option<String>,
+    /// What is being done with the models that are kept.
+    shelf: ShelfView,
 }
 
 impl PickerView {
@@ -73,6 +87,7 @@ impl PickerView {
             self.was_open = true;
             self.draft = cx.settings.load.clone();
             self.asked = None;
+            self.shelf.settle();
             self.look_for_recent(ctx, &cx.settings.recent);
         } else if !self.found.is_of(&cx.settings.recent) {
             self.look_for_recent(ctx, &cx.settings.recent);
@@ -120,9 +135,10 @@ impl PickerView {
     }
 
     /// The settings that a price is asked for: where the program chooses and would take the CPU, those of the CPU.
-    fn to_price(&self, devices: &Devices) -> LoadSettings {
+    fn to_price(&self, cx: &PickerContext<'_>) -> LoadSettings {
         let mut settings = self.draft.clone();
-        if controls::is_auto(&settings.device) && devices.best().is_some_and(|d| d.key == "cpu") {
+        settings.memory_budget = options::budget(&settings, cx.page());
+        if controls::is_auto(&settings.device) && cx.devices.best().is_some_and(|d| d.key == "cpu") {
             settings.device = "cpu".into();
         }
         settings
@@ -134,7 +150,9 @@ impl PickerView {
             (Some(key), _) => Some(key.clone()),
             (None, examined) => examined.map(|e| e.source.key()),
         };
-        let recent = cx.settings.recent.iter().filter(|k| *k != "tiny").filter_map(|k| Source::of(k));
+        // What is kept has a list of its own.
+        let listed = |key: &str| key == "tiny" || (cx.shelf.is_some() && key.starts_with(shelf::KEPT));
+        let recent = cx.settings.recent.iter().filter(|k| !listed(k)).filter_map(|k| Source::of(k));
         for source in std::iter::once(Source::Tiny).chain(recent) {
             let key = source.key();
             let note = if self.found.is_missing(&key) {
@@ -149,19 +167,31 @@ impl PickerView {
                 out.push(Action::Examine(source));
             }
         }
-        if cfg!(not(target_arch = "wasm32")) {
-            ui.add_space(theme::GAP);
-            ui.horizontal_wrapped(|ui| {
-                if ui.button("Open a file...").on_hover_text("A .gguf file; of a split model any part").clicked() {
-                    self.asked = None;
-                    out.push(Action::ChooseModel { folder: false });
-                }
-                if ui.button("Open a folder...").on_hover_text("A folder with config.json, as published").clicked() {
-                    self.asked = None;
-                    out.push(Action::ChooseModel { folder: true });
-                }
-            });
-            ui.label(parts::small(ui, "Files and folders can also be dropped on the window."));
+        ui.add_space(theme::GAP);
+        let file_hint = if cx.page() { "A .gguf file" } else { "A .gguf file; of a split model any part" };
+        ui.horizontal_wrapped(|ui| {
+            if ui.button("Open a file...").on_hover_text(file_hint).clicked() {
+                self.asked = None;
+                out.push(Action::ChooseModel { folder: false });
+            }
+            let folder =
+                !cx.page() && ui.button("Open a folder...").on_hover_text("A folder with config.json, as published").clicked();
+            if folder {
+                self.asked = None;
+                out.push(Action::ChooseModel { folder: true });
+            }
+        });
+        let dropped = if cx.page() {
+            "A file can also be dropped on the page. It is read where it lies."
+        } else {
+            "Files and folders can also be dropped on the window."
+        };
+        ui.label(parts::small(ui, dropped));
+        if let Some(kept) = cx.shelf
+            && let Some(source) = self.shelf.show(ui, kept, cx, chosen.as_deref(), out)
+        {
+            self.asked = Some(source.key());
+            out.push(Action::Examine(source));
         }
         if cx.models.loaded().is_empty() {
             return;
@@ -209,23 +239,31 @@ impl PickerView {
         };
         ui.label(RichText::new(examined.name.as_str()).color(t.strong).size(17.0).strong()).on_hover_text(examined.source.key());
         ui.label(parts::muted(ui, format!("{}; {}", examined.description, parts::bytes(examined.file_bytes))));
+        if let Some(kept) = cx.shelf {
+            shelf::keep_ui(ui, kept, &examined.source, out);
+        }
         ui.add_space(theme::GAP);
         controls::device_ui(ui, &mut self.draft, cx.devices);
-        let on_cpu = self.to_price(cx.devices).device == "cpu";
+        if let Some(why) = cx.devices.no_gpu(cx.page()).filter(|_| cx.page()) {
+            ui.label(parts::small(ui, why));
+        }
+        let on_cpu = self.to_price(cx).device == "cpu";
         if !on_cpu {
-            let price = examined.price(&self.to_price(cx.devices));
-            controls::budget_ui(ui, &mut self.draft, &price);
+            let price = examined.price(&self.to_price(cx));
+            controls::budget_ui(ui, &mut self.draft, &price, cx.page());
         }
         controls::context_ui(ui, &mut self.draft, examined);
         if !on_cpu {
-            controls::misses_ui(ui, &mut self.draft);
+            controls::misses_ui(ui, &mut self.draft, cx.page());
         }
         ui.add_space(theme::GAP);
-        let price = examined.price(&self.to_price(cx.devices));
+        let price = examined.price(&self.to_price(cx));
         parts::card(ui, |ui| {
             ui.set_width(ui.available_width());
-            price_ui(ui, &price, on_cpu, examined.host_memory());
-            if price.problem.is_some() && self.draft.memory_budget.is_some_and(|b| b < price.least) {
+            let elsewhere = if cx.page() && !on_cpu { Elsewhere::File } else { Elsewhere::Host };
+            price_ui(ui, &price, on_cpu, elsewhere, examined.host_memory());
+            let budget = options::budget(&self.draft, cx.page());
+            if price.problem.is_some() && !on_cpu && budget.is_some_and(|b| b < price.least) {
                 let least = format!("Take the least, {}", parts::bytes(price.least));
                 if ui.button(least).clicked() {
                     self.draft.memory_budget = Some(price.least);
@@ -238,7 +276,7 @@ impl PickerView {
     fn buttons_ui(&mut self, ui: &mut Ui, cx: &PickerContext<'_>, out: &mut Vec<Action>) {
         let t = Theme::of(ui.ctx());
         let examined = cx.examined.filter(|_| !cx.examining);
-        let can = cx.loading.is_none() && examined.is_some_and(|e| e.price(&self.to_price(cx.devices)).problem.is_none());
+        let can = cx.loading.is_none() && examined.is_some_and(|e| e.price(&self.to_price(cx)).problem.is_none());
         let first = cx.models.loaded().first();
         ui.horizontal_wrapped(|ui| {
             let load = Button::new(RichText::new("Load").color(if can { t.on_accent } else { t.muted }));
@@ -292,17 +330,16 @@ fn loading_ui(ui: &mut Ui, loading: &Loading, out: &mut Vec<Action>) {
     parts::card(ui, |ui| {
         ui.set_width(ui.available_width());
         ui.label(format!("Loading {}", loading.source.name()));
-        if loading.total == 0 {
+        let doing = if loading.doing.is_empty() { "Getting ready" } else { &loading.doing };
+        if let Some(share) = loading.share() {
+            let bar = ui.add(ProgressBar::new(share as f32).desired_height(14.0).corner_radius(theme::ROUND_SMALL));
+            parts::named(&bar, Role::ProgressIndicator, &format!("{doing}, {:.0} %", share * 100.0));
+            ui.label(parts::small(ui, format!("{doing}: {}", progress(loading))));
+        } else {
             ui.horizontal(|ui| {
                 ui.spinner();
-                ui.label(parts::muted(ui, format!("Getting ready, {}", parts::seconds(loading.seconds))));
+                ui.label(parts::muted(ui, format!("{doing}, {}", parts::seconds(loading.seconds))));
             });
-        } else {
-            let share = (loading.done as f64 / loading.total as f64).clamp(0.0, 1.0) as f32;
-            let bar = ui.add(ProgressBar::new(share).desired_height(14.0).corner_radius(theme::ROUND_SMALL));
-            let text = progress(loading);
-            parts::named(&bar, Role::ProgressIndicator, &format!("Loading, {:.0} %", share * 100.0));
-            ui.label(parts::small(ui, text));
         }
         if ui.button("Cancel").clicked() {
             out.push(Action::CancelLoading);
@@ -310,22 +347,20 @@ fn loading_ui(ui: &mut Ui, loading: &Loading, out: &mut Vec<Action>) {
     });
 }
 
-/// Bytes, speed and the time that is left: "1.0 GiB of 4.0 GiB, 512.0 MiB/s, 6.0 s left".
+/// How much of it is done, speed and the time that is left: "1.0 GiB of 4.0 GiB, 512.0 MiB/s, 6.0 s left".
 fn progress(loading: &Loading) -> String {
-    let mut text = format!("{} of {}", parts::bytes(loading.done), parts::bytes(loading.total));
-    let speed = loading.done as f64 / loading.seconds;
-    // The first moments say little.
-    if loading.seconds >= 0.5 && loading.done > 0 {
-        let left = loading.total.saturating_sub(loading.done) as f64 / speed;
-        text += &format!(", {}/s, {} left", parts::bytes(speed as u64), parts::seconds(left));
+    if !loading.counts_bytes() {
+        return format!("{} of {}", parts::count(loading.done), parts::count(loading.total));
     }
-    text
+    // The first moments say little.
+    let speed = if loading.seconds >= 0.5 { loading.done as f64 / loading.seconds } else { 0.0 };
+    shelf::progress(loading.done, Some(loading.total), speed)
 }
 
 /// What goes where, and what is to be said about it.
-fn price_ui(ui: &mut Ui, price: &Price, on_cpu: bool, host: Option<HostMemory>) {
+fn price_ui(ui: &mut Ui, price: &Price, on_cpu: bool, elsewhere: Elsewhere, host: Option<HostMemory>) {
     let t = Theme::of(ui.ctx());
-    memory_ui(ui, &price.shares);
+    memory_ui(ui, &price.shares, elsewhere);
     if !on_cpu && price.shares.iter().any(|s| s.what == "experts") {
         // Never 100 % where one expert is missing.
         let share = (price.resident * 1000.0).floor() / 10.0;

@@ -9,4 +9,5 @@ mod crash;
 mod experts;
 mod pages;
 mod pictures;
+mod shelf;
 mod stage;

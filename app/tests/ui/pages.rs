@@ -31,7 +31,7 @@ fn commands_are_found_by_typing() {
 
 #[test]
 fn a_model_that_is_not_there_is_told_in_words_and_the_app_goes_on() {
-    let stage = Stage { model: Source::of("/nowhere/model.gguf").unwrap(), ..Stage::default() };
+    let stage = Stage { model: Source::of("/nowhere/model.gguf"), ..Stage::default() };
     let mut harness = stage.open(&folder("nowhere"));
     until(&mut harness, "bad news", |app| app.problem().is_some());
     assert!(harness.query_all_by_label_contains("model.gguf could not be loaded").next().is_some());

@@ -14,7 +14,7 @@ use pleiad_app::{
         Chat, Message, Sampling, Setup, Stop,
         storage::{Folder, Storage},
     },
-    loading::Source,
+    loading::{Source, shelf::Shelf},
     settings::{LoadSettings, Settings, ThemeChoice},
     ui::{
         App,
@@ -62,10 +62,13 @@ impl Files for Hands {
 pub struct Stage {
     pub size: Vec2,
     pub theme: Theme,
-    pub model: Source,
+    /// The model to begin with; `None`: the last one.
+    pub model: Option<Source>,
     pub settings: Settings,
     pub setup: Option<Setup>,
     pub hands: Hands,
+    /// What is kept for a page.
+    pub shelf: Option<Box<dyn Shelf>>,
 }
 
 impl Default for Stage {
@@ -79,10 +82,11 @@ impl Default for Stage {
         Self {
             size: Vec2::new(1100.0, 760.0),
             theme: Theme::Dark,
-            model: Source::Tiny,
+            model: Some(Source::Tiny),
             settings,
             setup: Some(greedy()),
             hands: Hands::default(),
+            shelf: None,
         }
     }
 }
@@ -115,16 +119,16 @@ impl Stage {
         if settings.read("settings.json").is_err() {
             self.settings.write(&mut *settings).unwrap();
         }
-        let (setup, hands, model) = (self.setup, self.hands, self.model);
+        let (setup, hands, model, shelf) = (self.setup, self.hands, self.model, self.shelf);
         let builder = Harness::builder().with_size(self.size).with_theme(self.theme).with_max_steps(64);
         // Models write whatever they like; which scripts can be drawn depends on the system's fonts.
         let mut harness = builder.allow_missing_glyphs().wgpu().build_eframe(move |cc| {
             let start = Start {
                 chats,
                 settings,
-                shelf: None,
+                shelf,
                 files: Box::new(hands),
-                model: Some(model),
+                model,
                 load: None,
                 setup,
                 gpu: cc.wgpu_render_state.as_ref().is_some_and(|state| paint::install(&cc.egui_ctx, state)),

@@ -1,60 +1,89 @@
 //! GGUF files of architecture `deepseek2`.
 
-use std::{collections::HashSet, path::Path};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use super::{Checkpoint, GenerationConfig, Source, SourceKind, SpecialTokens};
 use crate::{
-    ChatTemplate, Config, Error, Result, Tensor, Tokenizer, Weights,
+    ChatTemplate, Config, Error, Ranged, Result, Tensor, Tokenizer, Weights,
     gguf::{Gguf, Metadata, Value},
     tokenizer::GgufVocab,
     weights::{Experts, Ffn, KvB, Layer, Mlp, MoeWeights, Mtp, Query},
 };
 
 pub(super) fn open(path: &Path) -> Result<Checkpoint> {
-    let mut checkpoint = build(Gguf::open(path)?)?;
-    if checkpoint.config.name.is_empty() {
-        checkpoint.config.name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    }
-    Ok(checkpoint)
+    Ok(build(Gguf::open(path)?, true)?.named(|| path.file_stem().map(|s| s.to_string_lossy().into_owned())))
 }
 
-pub(super) fn build(file: Gguf) -> Result<Checkpoint> {
+pub(super) fn from_ranged(name: &str, file: Arc<dyn Ranged>, vocabulary: bool) -> Result<Checkpoint> {
+    Ok(build(Gguf::from_ranged(name, file, vocabulary)?, vocabulary)?.named(|| Some(stem(name))))
+}
+
+pub(super) fn from_head(name: &str, head: &[u8], file_len: u64) -> Result<Option<Checkpoint>> {
+    let Some(file) = Gguf::from_head(name, head, file_len)? else { return Ok(None) };
+    Ok(Some(build(file, true)?.named(|| Some(stem(name)))))
+}
+
+/// A file's name without its ending.
+fn stem(name: &str) -> String {
+    name.strip_suffix(".gguf").unwrap_or(name).to_owned()
+}
+
+impl Checkpoint {
+    /// With a name for the model where its metadata have none.
+    fn named(mut self, name: impl FnOnce() -> Option<String>) -> Self {
+        if self.config.name.is_empty() {
+            self.config.name = name().unwrap_or_default();
+        }
+        self
+    }
+}
+
+/// Without `vocabulary` there is neither tokenizer nor template.
+pub(super) fn build(file: Gguf, vocabulary: bool) -> Result<Checkpoint> {
     let m = file.metadata();
     let mut remarks = Vec::new();
     let config = Config::from_gguf(m, &|name| file.contains(name), &mut remarks)?;
     let mut loader = Loader { store: &file, used: HashSet::new() };
     let weights = loader.weights(&config)?;
-    weights.check_small_finite(&file.file)?;
+    if !file.is_head() {
+        weights.check_small_finite(&file.file)?;
+    }
     let unused = file.unused(&loader.used);
 
-    let tokenizer = tokenizer(m)?;
+    let tokenizer = if vocabulary { tokenizer(m)? } else { None };
     let special = special(m)?.complete(&config, tokenizer.as_ref(), &file.file, "tokenizer.ggml.bos_token_id", &mut remarks)?;
     let text = |key: &str| -> Result<Option<String>> {
         Ok(m.token_id(key)?.zip(tokenizer.as_ref()).and_then(|(id, t)| t.id_to_token(id)))
     };
-    let chat_template = match m.str("tokenizer.chat_template")? {
+    let chat_template = match m.str("tokenizer.chat_template")?.filter(|_| vocabulary) {
         None => None,
         Some(source) => {
             let (bos, eos) = (text("tokenizer.ggml.bos_token_id")?, text("tokenizer.ggml.eos_token_id")?);
             ChatTemplate::new(source, bos, eos).map_err(|e| remarks.push(e.to_string())).ok()
         }
     };
+    let left_out = m.left_out().map(|(k, len)| (k.to_owned(), values(len)));
     let source = Source {
         name: file.file.clone(),
         kind: SourceKind::Gguf,
         paths: file.paths.clone(),
         total_bytes: file.total_bytes(),
-        vocabulary: tokenizer.as_ref().map_or_else(String::new, |_| vocabulary(m)),
-        metadata: m.iter().map(|(k, v)| (k.to_owned(), brief(v))).collect(),
+        vocabulary: tokenizer.as_ref().map_or_else(String::new, |_| kind_of_vocabulary(m)),
+        metadata: m.iter().map(|(k, v)| (k.to_owned(), brief(v))).chain(left_out).collect(),
         unused,
         remarks,
     };
     Ok(Checkpoint { generation: generation(m)?, config, weights, tokenizer, chat_template, special, source })
 }
 
-fn vocabulary(m: &Metadata) -> String {
+fn kind_of_vocabulary(m: &Metadata) -> String {
     let text = |key: &str| m.str(key).ok().flatten().unwrap_or("default").to_owned();
     format!("{} / {}", text("tokenizer.ggml.model"), text("tokenizer.ggml.pre"))
+}
+
+/// An array in one short line.
+fn values(len: usize) -> String {
+    format!("{len} values")
 }
 
 /// A value in one short line.
@@ -72,7 +101,7 @@ fn brief(value: &Value) -> String {
         Value::I64(v) => v.to_string(),
         Value::F64(v) => v.to_string(),
         Value::String(v) => v.chars().take(121).map(|c| if c.is_control() { ' ' } else { c }).collect(),
-        Value::Array(v) => format!("{} values", v.len()),
+        Value::Array(v) => values(v.len()),
     };
     match text.char_indices().nth(120) {
         Some((end, _)) => format!("{}...", &text[..end]),
@@ -147,7 +176,12 @@ impl Loader<'_> {
             return Err(Error::Shape { file: self.store.file.clone(), name: name.to_owned(), found, expected: shape.to_vec() });
         }
         self.used.insert(name.to_owned());
-        Ok(Tensor { name: name.to_owned(), format: info.format, count, rows, cols, data, scales: None })
+        let mut tensor = Tensor { name: name.to_owned(), format: info.format, count, rows, cols, data, scales: None };
+        // Vectors are small, and needed at once.
+        if shape.len() == 1 && !self.store.is_head() {
+            tensor.make_resident()?;
+        }
+        Ok(tensor)
     }
 
     fn optional(&mut self, name: &str, shape: &[usize]) -> Result<Option<Tensor>> {

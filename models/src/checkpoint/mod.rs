@@ -1,6 +1,7 @@
 //! A model on disk, opened: configuration, tensors, tokenizer, template, all checked against each other.
 //!
-//! Opening maps the files and reads headers, norms and routers; other weights are read when used.
+//! Opening maps the files and reads headers, norms and routers; other weights are read when used. Where nothing can be mapped, a
+//! file is read in ranges ([`Checkpoint::from_ranged`]), or known by its header alone ([`Checkpoint::from_head`]).
 
 mod gguf;
 #[cfg(not(target_arch = "wasm32"))]
@@ -90,24 +91,26 @@ impl Checkpoint {
 
     /// A whole GGUF model in memory; `name` is named in errors.
     pub fn from_gguf_bytes(name: &str, bytes: Bytes) -> Result<Self> {
-        gguf::build(crate::gguf::Gguf::from_bytes(name, bytes)?)
+        gguf::build(crate::gguf::Gguf::from_bytes(name, bytes)?, true)
     }
 
-    /// A GGUF model that is read in ranges: the header and the vectors now, other weights when they are used. `name` is named in
-    /// errors. Without `vocabulary` there is no tokenizer and no template, which take most of the memory of opening one.
+    /// A GGUF model that is read in ranges: the header and the vectors now, other weights when they are used (routers are also
+    /// looked through now). `name` is named in errors. Without `vocabulary` there is no tokenizer and no template, which take most
+    /// of the memory of opening one; then tokens that end an answer are only those that the metadata name by their ids.
+    ///
+    /// # Errors
+    /// What is wrong with the file; split models are refused.
     pub fn from_ranged(name: &str, file: Arc<dyn Ranged>, vocabulary: bool) -> Result<Self> {
-        let _ = (name, file, vocabulary);
-        Err(Error::malformed(name, "cannot be read in ranges yet"))
+        gguf::from_ranged(name, file, vocabulary)
     }
 
     /// A GGUF model of which only the first bytes are here, of a file of `file_len` bytes: all but its weights, which cannot be
-    /// read. `Ok(None)`: the header is longer than `head`.
+    /// read, vectors included, and so were not checked. `Ok(None)`: the header is longer than `head`.
     ///
     /// # Errors
-    /// What is wrong with the header, or with the length of the file: one that is truncated is refused.
+    /// What is wrong with the header, or with the length of the file: one that is truncated is refused, and so are split models.
     pub fn from_head(name: &str, head: &[u8], file_len: u64) -> Result<Option<Self>> {
-        let _ = (head, file_len);
-        Err(Error::malformed(name, "cannot be opened by its header yet"))
+        gguf::from_head(name, head, file_len)
     }
 
     /// The embedded model.

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod ranged;
+
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -241,13 +243,17 @@ impl Rewrite {
         self.tensors.remove(at)
     }
 
-    fn open(mut self) -> crate::Result<Checkpoint> {
+    fn open(self) -> crate::Result<Checkpoint> {
+        Checkpoint::from_gguf_bytes("rewritten", Bytes::new(self.bytes()))
+    }
+
+    fn bytes(mut self) -> Vec<u8> {
         for (name, dims, format, _) in &self.tensors {
             self.writer.tensor(name.clone(), dims, *format).unwrap();
         }
         let mut out = self.writer.begin(Vec::new()).unwrap();
         self.tensors.iter().for_each(|t| out.write(&t.3).unwrap());
-        Checkpoint::from_gguf_bytes("rewritten", Bytes::new(out.finish().unwrap()))
+        out.finish().unwrap()
     }
 }
 

@@ -43,7 +43,7 @@ impl Config {
     /// whether a tensor of that name is there. Remarks about guesses are added to `remarks`.
     pub fn from_gguf(m: &Metadata, has: &dyn Fn(&str) -> bool, remarks: &mut Vec<String>) -> Result<Self> {
         architecture(m)?;
-        let tokens = m.strings("tokenizer.ggml.tokens")?.map(<[String]>::len);
+        let tokens = m.array_len("tokenizer.ggml.tokens");
         let vocab_size = match m.usize(KEYS.vocab_size)? {
             Some(n) => n,
             None => tokens.ok_or_else(|| m.missing(KEYS.vocab_size))?,

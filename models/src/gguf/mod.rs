@@ -1,7 +1,7 @@
 //! GGUF, llama.cpp's container: metadata, tensor descriptions, aligned tensor data.
 //!
 //! [`Header`] parses the part before the data, from a mapped file or from the first bytes of a
-//! remote one; [`Gguf`] joins headers with their data, over all parts of a split file;
+//! remote one; [`Gguf`] joins headers with their data, over all parts of a split file, mapped or read in ranges;
 //! [`Writer`] streams a new file.
 //!
 //! Nothing that a file claims is believed: every count is compared with the bytes that are there
@@ -15,7 +15,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use read::{Header, TensorInfo};
+pub use read::{Header, Prefix, TensorInfo};
 pub use split::Gguf;
 pub use value::{Array, Metadata, Value};
 pub use write::{TensorWriter, Writer};

@@ -13,8 +13,15 @@ const MAX_NAME: usize = 1024;
 const MAX_DIMS: u32 = 4;
 /// Elements of one metadata array; the largest vocabularies have about 2^18.
 const MAX_ARRAY: u64 = 1 << 24;
+/// The type of arrays.
+const ARRAY: u32 = 9;
+/// How the keys of vocabularies begin.
+const VOCABULARY: &str = "tokenizer.";
 /// Larger alignments are not alignments.
 const MAX_ALIGNMENT: u64 = 1 << 30;
+
+/// Bytes of everything before the tensor data; the largest vocabularies take about 20 MiB.
+pub(super) const MAX_HEADER: u64 = 64 << 20;
 
 /// Everything before the tensor data.
 #[derive(Clone, Debug)]
@@ -57,11 +64,38 @@ impl TensorInfo {
     }
 }
 
+/// What the first bytes of a file are.
+#[derive(Clone, Debug)]
+pub enum Prefix {
+    /// They hold the whole header.
+    Whole(Header),
+    /// They are sound, but the header goes on behind them: at least so many of the file's first bytes are needed.
+    Longer(u64),
+}
+
+/// Why parsing stopped.
+enum Stop {
+    /// At least so many of the file's first bytes are needed.
+    Short(u64),
+    /// The header is wrong.
+    Bad(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(e: Error) -> Self {
+        Self::Bad(e)
+    }
+}
+
+type Parse<T> = Result<T, Stop>;
+
 /// Reads little-endian values; every read checks that the bytes are there.
 struct Cursor<'a> {
     file: &'a str,
     bytes: &'a [u8],
     at: usize,
+    /// Bytes of the whole file, of which `bytes` are the first.
+    file_len: u64,
 }
 
 impl<'a> Cursor<'a> {
@@ -69,67 +103,77 @@ impl<'a> Cursor<'a> {
         Error::malformed(self.file, what)
     }
 
+    /// Bytes that the file still has.
     fn remaining(&self) -> u64 {
-        (self.bytes.len() - self.at) as u64
+        self.file_len.saturating_sub(self.at as u64)
     }
 
-    fn take(&mut self, len: u64, what: &str) -> Result<&'a [u8]> {
-        let end = usize::try_from(len).ok().and_then(|len| self.at.checked_add(len));
-        let taken = end.and_then(|end| self.bytes.get(self.at..end));
-        let Some(taken) = taken else {
-            return Err(self.bad(format!(
+    /// Checks that `count` things of at least `least` bytes can follow: before any memory is reserved for them.
+    fn room(&self, count: u64, least: u64, refusal: impl FnOnce() -> String) -> Parse<()> {
+        let end = count.checked_mul(least).and_then(|len| len.checked_add(self.at as u64));
+        match end {
+            Some(end) if end <= self.bytes.len() as u64 => Ok(()),
+            Some(end) if end <= self.file_len => Err(Stop::Short(end)),
+            _ => Err(self.bad(refusal()).into()),
+        }
+    }
+
+    fn take(&mut self, len: u64, what: &str) -> Parse<&'a [u8]> {
+        self.room(len, 1, || {
+            format!(
                 "the header ends in {what}: {len} bytes wanted at {}, {} there (truncated, or a wrong length)",
                 self.at,
                 self.remaining()
-            )));
-        };
+            )
+        })?;
+        let taken = self.bytes.get(self.at..self.at + len as usize).unwrap_or_default();
         self.at += taken.len();
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N]> {
+    fn array<const N: usize>(&mut self, what: &str) -> Parse<[u8; N]> {
         let mut out = [0; N];
         out.copy_from_slice(self.take(N as u64, what)?);
         Ok(out)
     }
 
-    fn u32(&mut self, what: &str) -> Result<u32> {
+    fn u32(&mut self, what: &str) -> Parse<u32> {
         self.array(what).map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self, what: &str) -> Result<u64> {
+    fn u64(&mut self, what: &str) -> Parse<u64> {
         self.array(what).map(u64::from_le_bytes)
     }
 
     /// A string whose text may be anything; vocabularies of some files are not UTF-8 throughout.
-    fn string(&mut self, what: &str) -> Result<String> {
+    fn string(&mut self, what: &str) -> Parse<String> {
         let len = self.u64(what)?;
         Ok(String::from_utf8_lossy(self.take(len, what)?).into_owned())
     }
 
     /// A key or a tensor name.
-    fn name(&mut self, what: &str) -> Result<String> {
+    fn name(&mut self, what: &str) -> Parse<String> {
         let len = self.u64(what)?;
         if len > MAX_NAME as u64 {
-            return Err(self.bad(format!("{what} has {len} bytes; at most {MAX_NAME} are allowed")));
+            return Err(self.bad(format!("{what} has {len} bytes; at most {MAX_NAME} are allowed")).into());
         }
         let bytes = self.take(len, what)?;
         match std::str::from_utf8(bytes) {
-            Ok("") => Err(self.bad(format!("{what} is empty"))),
+            Ok("") => Err(self.bad(format!("{what} is empty")).into()),
             Ok(name) => Ok(name.to_owned()),
-            Err(_) => Err(self.bad(format!("{what} is not UTF-8"))),
+            Err(_) => Err(self.bad(format!("{what} is not UTF-8")).into()),
         }
     }
 
-    fn bool(&mut self, what: &str) -> Result<bool> {
+    fn bool(&mut self, what: &str) -> Parse<bool> {
         match self.array::<1>(what)? {
             [0] => Ok(false),
             [1] => Ok(true),
-            [b] => Err(self.bad(format!("{what}: {b} is not a boolean"))),
+            [b] => Err(self.bad(format!("{what}: {b} is not a boolean")).into()),
         }
     }
 
-    fn value(&mut self, kind: u32, what: &str) -> Result<Value> {
+    fn value(&mut self, kind: u32, what: &str) -> Parse<Value> {
         Ok(match kind {
             0 => Value::U8(u8::from_le_bytes(self.array(what)?)),
             1 => Value::I8(i8::from_le_bytes(self.array(what)?)),
@@ -144,32 +188,57 @@ impl<'a> Cursor<'a> {
             10 => Value::U64(self.u64(what)?),
             11 => Value::I64(i64::from_le_bytes(self.array(what)?)),
             12 => Value::F64(f64::from_le_bytes(self.array(what)?)),
-            _ => return Err(self.bad(format!("{what}: {kind} is not a type of metadata"))),
+            _ => return Err(self.bad(format!("{what}: {kind} is not a type of metadata")).into()),
         })
     }
 
-    /// An array: element type, count, elements.
-    fn values(&mut self, what: &str, depth: usize) -> Result<Array> {
+    /// An array's element type and count, and the least bytes that an element takes in the file.
+    fn array_head(&mut self, what: &str, depth: usize) -> Parse<(u32, u64, u64)> {
         if depth > MAX_NESTING {
-            return Err(self.bad(format!("{what}: arrays are nested more than {MAX_NESTING} deep")));
+            return Err(self.bad(format!("{what}: arrays are nested more than {MAX_NESTING} deep")).into());
         }
         let kind = self.u32(what)?;
         let count = self.u64(what)?;
-        // The least that an element takes in the file bounds the count, and so the memory.
         let least = match kind {
             0 | 1 | 7 => 1,
             2 | 3 => 2,
             4..=6 => 4,
             8 | 10..=12 => 8,
             9 => 12,
-            _ => return Err(self.bad(format!("{what}: {kind} is not a type of metadata"))),
+            _ => return Err(self.bad(format!("{what}: {kind} is not a type of metadata")).into()),
         };
-        if count > MAX_ARRAY || count > self.remaining() / least {
-            return Err(self.bad(format!(
-                "{what}: {count} elements are claimed, {} bytes are left (truncated, or a wrong count)",
-                self.remaining()
-            )));
+        let refusal =
+            || format!("{what}: {count} elements are claimed, {} bytes are left (truncated, or a wrong count)", self.remaining());
+        if count > MAX_ARRAY {
+            return Err(self.bad(refusal()).into());
         }
+        self.room(count, least, refusal)?;
+        Ok((kind, count, least))
+    }
+
+    /// Passes over an array; returns its length.
+    fn skip_values(&mut self, what: &str, depth: usize) -> Parse<usize> {
+        let (kind, count, least) = self.array_head(what, depth)?;
+        match kind {
+            8 => {
+                for _ in 0..count {
+                    let len = self.u64(what)?;
+                    self.take(len, what)?;
+                }
+            }
+            9 => {
+                for _ in 0..count {
+                    self.skip_values(what, depth + 1)?;
+                }
+            }
+            _ => drop(self.take(count * least, what)?),
+        }
+        Ok(count as usize)
+    }
+
+    /// An array: element type, count, elements.
+    fn values(&mut self, what: &str, depth: usize) -> Parse<Array> {
+        let (kind, count, least) = self.array_head(what, depth)?;
         fn fixed<const N: usize, T>(bytes: &[u8], get: fn([u8; N]) -> T) -> Vec<T> {
             bytes.as_chunks().0.iter().map(|&c| get(c)).collect()
         }
@@ -189,12 +258,12 @@ impl<'a> Cursor<'a> {
             })
         };
         match kind {
-            7 => (0..count).map(|_| self.bool(what)).collect::<Result<_>>().map(Array::Bool),
-            8 => (0..count).map(|_| self.string(what)).collect::<Result<_>>().map(Array::String),
-            9 => (0..count).map(|_| self.values(what, depth + 1)).collect::<Result<_>>().map(Array::Array),
+            7 => (0..count).map(|_| self.bool(what)).collect::<Parse<_>>().map(Array::Bool),
+            8 => (0..count).map(|_| self.string(what)).collect::<Parse<_>>().map(Array::String),
+            9 => (0..count).map(|_| self.values(what, depth + 1)).collect::<Parse<_>>().map(Array::Array),
             _ => {
                 let bytes = self.take(count * least, what)?;
-                plain(bytes).ok_or_else(|| self.bad(format!("{what}: {kind} is not a type of metadata")))
+                plain(bytes).ok_or_else(|| self.bad(format!("{what}: {kind} is not a type of metadata")).into())
             }
         }
     }
@@ -206,78 +275,105 @@ impl Header {
     /// `bytes` are the file's first bytes, or all of them; `file_len` is the length of the whole
     /// file, against which the tensors' places are checked; `file` is named in errors.
     pub fn parse(file: &str, bytes: &[u8], file_len: u64) -> Result<Self> {
-        let mut c = Cursor { file, bytes, at: 0 };
-        let version = version(&mut c)?;
-        let tensor_count = c.u64("the number of tensors")?;
-        let key_count = c.u64("the number of metadata keys")?;
-        // The least that an entry takes: (name 8+1, dims 4+8, type 4, offset 8), (key 8+1, type 4, value 1).
-        for (count, least, what) in [(tensor_count, 33, "tensors"), (key_count, 14, "metadata keys")] {
-            if count > c.remaining() / least {
-                return Err(c.bad(format!("{count} {what} are claimed, but the file has {file_len} bytes")));
+        match Self::parse_prefix(file, bytes, file_len, true)? {
+            Prefix::Whole(header) => Ok(header),
+            Prefix::Longer(needed) => {
+                let there = bytes.len();
+                Err(Error::malformed(file, format!("the header needs {needed} bytes or more, of which {there} are here")))
             }
         }
-        let mut metadata = Metadata::new(file);
-        for _ in 0..key_count {
-            let key = c.name("a metadata key")?;
-            let kind = c.u32(&format!("`{key}`"))?;
-            let value = c.value(kind, &format!("`{key}`"))?;
-            if !metadata.insert(key.clone(), value) {
-                return Err(Error::metadata(file, key, "is there twice"));
+    }
+
+    /// The same of a file that is still being read: a header that is longer than `bytes` is no error. Without `vocabulary` the
+    /// tokenizer's arrays are passed over ([`Metadata::array_len`] is all that is kept of them).
+    pub fn parse_prefix(file: &str, bytes: &[u8], file_len: u64, vocabulary: bool) -> Result<Prefix> {
+        let bytes = bytes.get(..usize::try_from(file_len).unwrap_or(usize::MAX)).unwrap_or(bytes);
+        let c = Cursor { file, bytes, at: 0, file_len };
+        match header(c, vocabulary) {
+            Ok(header) => Ok(Prefix::Whole(header)),
+            Err(Stop::Short(needed)) if needed > MAX_HEADER => {
+                let what = format!("claims a header of {needed} bytes or more; at most {MAX_HEADER} are allowed");
+                Err(Error::malformed(file, what))
             }
+            Err(Stop::Short(needed)) => Ok(Prefix::Longer(needed)),
+            Err(Stop::Bad(e)) => Err(e),
         }
-        let alignment = alignment(&metadata)?;
-        let mut tensors = Vec::new();
-        let mut names = HashSet::new();
-        for _ in 0..tensor_count {
-            let tensor = tensor(&mut c, alignment)?;
-            if !names.insert(tensor.name.clone()) {
-                return Err(c.bad(format!("tensor `{}` is there twice", tensor.name)));
-            }
-            tensors.push(tensor);
-        }
-        let data_start = align_up(c.at as u64, alignment).ok_or_else(|| c.bad("the header is too long"))?;
-        for t in &mut tensors {
-            let end = data_start.checked_add(t.offset).and_then(|start| Some((start, start.checked_add(t.len)?)));
-            match end {
-                Some((start, end)) if end <= file_len => t.offset = start,
-                _ => {
-                    return Err(Error::malformed(
-                        file,
-                        format!(
-                            "tensor `{}` needs {} bytes at {data_start} + {}, but the file has {file_len} (truncated, or a wrong offset)",
-                            t.name, t.len, t.offset
-                        ),
-                    ));
-                }
-            }
-        }
-        Ok(Self { version, metadata, tensors, alignment, data_start })
     }
 }
 
-fn version(c: &mut Cursor<'_>) -> Result<u32> {
+fn header(mut c: Cursor<'_>, vocabulary: bool) -> Parse<Header> {
+    let (file, file_len) = (c.file, c.file_len);
+    let version = version(&mut c)?;
+    let tensor_count = c.u64("the number of tensors")?;
+    let key_count = c.u64("the number of metadata keys")?;
+    // The least that an entry takes: (name 8+1, dims 4+8, type 4, offset 8), (key 8+1, type 4, value 1).
+    for (count, least, what) in [(tensor_count, 33, "tensors"), (key_count, 14, "metadata keys")] {
+        c.room(count, least, || format!("{count} {what} are claimed, but the file has {file_len} bytes"))?;
+    }
+    let mut metadata = Metadata::new(file);
+    for _ in 0..key_count {
+        let key = c.name("a metadata key")?;
+        let (what, kind) = (format!("`{key}`"), c.u32(&format!("`{key}`"))?);
+        let is_new = if kind == ARRAY && !vocabulary && key.starts_with(VOCABULARY) {
+            metadata.leave_out(key.clone(), c.skip_values(&what, 1)?)
+        } else {
+            metadata.insert(key.clone(), c.value(kind, &what)?)
+        };
+        if !is_new {
+            return Err(Error::metadata(file, key, "is there twice").into());
+        }
+    }
+    let alignment = alignment(&metadata)?;
+    let mut tensors = Vec::new();
+    let mut names = HashSet::new();
+    for _ in 0..tensor_count {
+        let tensor = tensor(&mut c, alignment)?;
+        if !names.insert(tensor.name.clone()) {
+            return Err(c.bad(format!("tensor `{}` is there twice", tensor.name)).into());
+        }
+        tensors.push(tensor);
+    }
+    let data_start = align_up(c.at as u64, alignment).ok_or_else(|| c.bad("the header is too long"))?;
+    for t in &mut tensors {
+        let end = data_start.checked_add(t.offset).and_then(|start| Some((start, start.checked_add(t.len)?)));
+        match end {
+            Some((start, end)) if end <= file_len => t.offset = start,
+            _ => {
+                let what = format!(
+                    "tensor `{}` needs {} bytes at {data_start} + {}, but the file has {file_len} (truncated, or a wrong offset)",
+                    t.name, t.len, t.offset
+                );
+                return Err(Error::malformed(file, what).into());
+            }
+        }
+    }
+    Ok(Header { version, metadata, tensors, alignment, data_start })
+}
+
+fn version(c: &mut Cursor<'_>) -> Parse<u32> {
     let unsupported = |name: String, hint: &str| Error::Unsupported {
         file: c.file.to_owned(),
         kind: "GGUF version",
         name,
         hint: format!("; {hint}"),
     };
-    let mut start = Cursor { file: c.file, bytes: c.bytes, at: 0 };
-    if c.bytes.len() < 4 || start.array::<4>("the magic")? != MAGIC {
-        return Err(c.bad("is no GGUF file: it does not begin with `GGUF`"));
+    let magic = c.bytes.get(..MAGIC.len()).unwrap_or(c.bytes);
+    if !MAGIC.starts_with(magic) || c.file_len < MAGIC.len() as u64 {
+        return Err(c.bad("is no GGUF file: it does not begin with `GGUF`").into());
     }
+    let mut start = Cursor { file: c.file, bytes: c.bytes, at: 0, file_len: c.file_len };
+    start.take(MAGIC.len() as u64, "the magic")?;
     let version = start.u32("the version")?;
-    match version {
+    let refused = match version {
         2 | 3 => {
             c.at = start.at;
-            Ok(version)
+            return Ok(version);
         }
-        1 => Err(unsupported("1".to_owned(), "convert the model again with a current llama.cpp")),
-        v if v != 0 && v & 0xffff == 0 => {
-            Err(unsupported(format!("{} (big-endian)", v.swap_bytes()), "use a little-endian file"))
-        }
-        v => Err(unsupported(v.to_string(), "2 and 3 are")),
-    }
+        1 => unsupported("1".to_owned(), "convert the model again with a current llama.cpp"),
+        v if v != 0 && v & 0xffff == 0 => unsupported(format!("{} (big-endian)", v.swap_bytes()), "use a little-endian file"),
+        v => unsupported(v.to_string(), "2 and 3 are"),
+    };
+    Err(refused.into())
 }
 
 fn alignment(metadata: &Metadata) -> Result<u64> {
@@ -291,12 +387,12 @@ fn alignment(metadata: &Metadata) -> Result<u64> {
 }
 
 /// One tensor description; the offset is still relative to the data.
-fn tensor(c: &mut Cursor<'_>, alignment: u64) -> Result<TensorInfo> {
+fn tensor(c: &mut Cursor<'_>, alignment: u64) -> Parse<TensorInfo> {
     let name = c.name("a tensor name")?;
     let what = format!("tensor `{name}`");
     let n = c.u32(&what)?;
     if n == 0 || n > MAX_DIMS {
-        return Err(c.bad(format!("{what} has {n} dimensions; 1 to {MAX_DIMS} are allowed")));
+        return Err(c.bad(format!("{what} has {n} dimensions; 1 to {MAX_DIMS} are allowed")).into());
     }
     let mut dims = Vec::with_capacity(n as usize);
     for _ in 0..n {
@@ -312,18 +408,18 @@ fn tensor(c: &mut Cursor<'_>, alignment: u64) -> Result<TensorInfo> {
     })?;
     let offset = c.u64(&what)?;
     if !offset.is_multiple_of(alignment) {
-        return Err(c.bad(format!("{what} begins at {offset}, which is not aligned to {alignment} bytes")));
+        return Err(c.bad(format!("{what} begins at {offset}, which is not aligned to {alignment} bytes")).into());
     }
     let cols = dims.first().copied().unwrap_or(1);
     if !cols.is_multiple_of(format.block_len()) {
-        return Err(c.bad(format!("{what} has rows of {cols} weights, no multiple of {format}'s {}", format.block_len())));
+        return Err(c.bad(format!("{what} has rows of {cols} weights, no multiple of {format}'s {}", format.block_len())).into());
     }
     let row = format.row_bytes(cols).map(|n| n as u64);
     let len = dims.iter().skip(1).try_fold(row, |n, &d| Some(n?.checked_mul(d as u64))).flatten();
     let elements = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
     match (len, elements) {
         (Some(len), Some(_)) => Ok(TensorInfo { name, dims, format, offset, len }),
-        _ => Err(c.bad(format!("{what} has the impossible dimensions {dims:?}"))),
+        _ => Err(c.bad(format!("{what} has the impossible dimensions {dims:?}")).into()),
     }
 }
 

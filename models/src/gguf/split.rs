@@ -2,17 +2,24 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::{Header, Metadata, TensorInfo};
-use crate::{Bytes, Error, Result, files};
+use super::{Header, Metadata, Prefix, TensorInfo, read::MAX_HEADER};
+use crate::{
+    Bytes, Error, Ranged, Result, files,
+    weights::bytes::{Elsewhere, read_in_pieces},
+};
 
 const SPLIT_NO: &str = "split.no";
 const SPLIT_COUNT: &str = "split.count";
 const SPLIT_TENSORS: &str = "split.tensors.count";
 /// llama.cpp's own limit of what five digits can name.
 const MAX_PARTS: usize = 9999;
+/// First bytes that are read of a file; twice as many, and so on, where the header is longer.
+const FIRST: u64 = 1 << 20;
 
 /// The parts of a model, headers and data.
 #[derive(Clone, Debug)]
@@ -21,8 +28,43 @@ pub struct Gguf {
     pub file: String,
     /// The files it was opened from; none for bytes in memory.
     pub paths: Vec<PathBuf>,
-    parts: Vec<(Header, Bytes)>,
+    parts: Vec<(Header, Contents)>,
     index: HashMap<String, (usize, usize)>,
+}
+
+/// What a file's bytes are taken from.
+#[derive(Clone)]
+enum Contents {
+    /// Memory, or a mapping.
+    Whole(Bytes),
+    /// The file is read in ranges; its name.
+    Ranged(Arc<dyn Ranged>, Arc<str>),
+    /// Nothing: only the header is here.
+    Elsewhere(Arc<dyn Ranged>, Arc<str>),
+}
+
+impl Contents {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Whole(bytes) => bytes.len() as u64,
+            Self::Ranged(file, _) | Self::Elsewhere(file, _) => file.len(),
+        }
+    }
+
+    /// `len` bytes from `offset` on, or `None` where there are fewer.
+    fn slice(&self, offset: u64, len: u64) -> Option<Bytes> {
+        let len = usize::try_from(len).ok()?;
+        match self {
+            Self::Whole(bytes) => bytes.slice(usize::try_from(offset).ok()?, len),
+            Self::Ranged(file, name) | Self::Elsewhere(file, name) => Bytes::ranged(name, file, offset, len),
+        }
+    }
+}
+
+impl fmt::Debug for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Contents({})", self.len())
+    }
 }
 
 impl Gguf {
@@ -52,7 +94,50 @@ impl Gguf {
         Self::join(file.to_owned(), Vec::new(), vec![part(file, bytes)?])
     }
 
-    fn join(file: String, paths: Vec<PathBuf>, parts: Vec<(Header, Bytes)>) -> Result<Self> {
+    /// A file that is read in ranges: the header now, tensors when they are used. `name` is named in errors. Without `vocabulary`
+    /// the tokenizer's arrays are passed over.
+    pub fn from_ranged(name: &str, file: Arc<dyn Ranged>, vocabulary: bool) -> Result<Self> {
+        let failed = |e: io::Error| Error::io(name, e);
+        let len = file.len();
+        let (mut bytes, mut wanted) = (Vec::new(), FIRST);
+        let header = loop {
+            let have = bytes.len();
+            let most = usize::try_from(wanted.min(MAX_HEADER).min(len)).unwrap_or(usize::MAX);
+            bytes.try_reserve_exact(most.saturating_sub(have)).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+            bytes.resize(most, 0);
+            read_in_pieces(&*file, have as u64, bytes.get_mut(have..).unwrap_or_default()).map_err(failed)?;
+            match Header::parse_prefix(name, &bytes, len, vocabulary)? {
+                Prefix::Whole(header) => break header,
+                // More than are here, and neither beyond the file nor beyond what is allowed.
+                Prefix::Longer(needed) => wanted = needed.max(2 * most as u64),
+            }
+        };
+        Self::single(name, header, Contents::Ranged(file, name.into()))
+    }
+
+    /// A file of `file_len` bytes of which only the first are here: everything but the tensors' contents. `None`: the header is
+    /// longer than `head`. `name` is named in errors.
+    pub fn from_head(name: &str, head: &[u8], file_len: u64) -> Result<Option<Self>> {
+        match Header::parse_prefix(name, head, file_len, true)? {
+            Prefix::Whole(header) => {
+                Self::single(name, header, Contents::Elsewhere(Arc::new(Elsewhere(file_len)), name.into())).map(Some)
+            }
+            Prefix::Longer(_) => Ok(None),
+        }
+    }
+
+    /// A model that must be in one file.
+    fn single(name: &str, header: Header, contents: Contents) -> Result<Self> {
+        let count = header.metadata.usize(SPLIT_COUNT)?.unwrap_or(1);
+        if count > 1 {
+            let what =
+                format!("is one of the {count} parts of a split model; join them into one file first (llama-gguf-split --merge)");
+            return Err(Error::malformed(name, what));
+        }
+        Self::join(name.to_owned(), Vec::new(), vec![(header, contents)])
+    }
+
+    fn join(file: String, paths: Vec<PathBuf>, parts: Vec<(Header, Contents)>) -> Result<Self> {
         let mut index = HashMap::new();
         let mut claimed = None;
         for (p, (header, _)) in parts.iter().enumerate() {
@@ -108,7 +193,12 @@ impl Gguf {
 
     /// Bytes of all files.
     pub fn total_bytes(&self) -> u64 {
-        self.parts.iter().map(|(_, b)| b.len() as u64).sum()
+        self.parts.iter().map(|(_, contents)| contents.len()).sum()
+    }
+
+    /// Whether only the header is here.
+    pub fn is_head(&self) -> bool {
+        self.parts.iter().any(|(_, contents)| matches!(contents, Contents::Elsewhere(..)))
     }
 
     /// All tensors, in file order.
@@ -126,10 +216,9 @@ impl Gguf {
     /// A tensor's description, and its data.
     pub fn tensor(&self, name: &str) -> Option<(&TensorInfo, Bytes)> {
         let &(p, t) = self.index.get(name)?;
-        let (header, bytes) = self.parts.get(p)?;
+        let (header, contents) = self.parts.get(p)?;
         let info = header.tensors.get(t)?;
-        let data = bytes.slice(usize::try_from(info.offset).ok()?, usize::try_from(info.len).ok()?)?;
-        Some((info, data))
+        Some((info, contents.slice(info.offset, info.len)?))
     }
 
     /// Whether there is a tensor of that name.
@@ -138,9 +227,9 @@ impl Gguf {
     }
 }
 
-fn part(file: &str, bytes: Bytes) -> Result<(Header, Bytes)> {
+fn part(file: &str, bytes: Bytes) -> Result<(Header, Contents)> {
     let header = Header::parse(file, &bytes, bytes.len() as u64)?;
-    Ok((header, bytes))
+    Ok((header, Contents::Whole(bytes)))
 }
 
 fn file_name(path: &Path) -> String {

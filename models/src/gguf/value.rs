@@ -176,6 +176,8 @@ pub struct Metadata {
     file: String,
     entries: Vec<(String, Value)>,
     index: HashMap<String, usize>,
+    /// Arrays that were passed over, and their lengths.
+    left_out: Vec<(String, usize)>,
 }
 
 impl Metadata {
@@ -191,7 +193,7 @@ impl Metadata {
 
     /// Adds a key. `false`: it was there already, and nothing has changed.
     pub fn insert(&mut self, key: String, value: Value) -> bool {
-        if self.index.contains_key(&key) {
+        if self.knows(&key) {
             return false;
         }
         self.index.insert(key.clone(), self.entries.len());
@@ -199,7 +201,34 @@ impl Metadata {
         true
     }
 
-    /// All keys and values, in file order.
+    /// Notes an array that was passed over: of its contents nothing is known but the length. `false`: the key was there already.
+    pub fn leave_out(&mut self, key: String, len: usize) -> bool {
+        let is_new = !self.knows(&key);
+        if is_new {
+            self.left_out.push((key, len));
+        }
+        is_new
+    }
+
+    fn knows(&self, key: &str) -> bool {
+        self.index.contains_key(key) || self.left_out.iter().any(|(k, _)| k == key)
+    }
+
+    /// The arrays that were passed over, with their lengths.
+    pub fn left_out(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.left_out.iter().map(|(k, len)| (k.as_str(), *len))
+    }
+
+    /// The length of an array, kept or passed over; `None`: there is none of that key.
+    pub fn array_len(&self, key: &str) -> Option<usize> {
+        match self.get(key) {
+            Some(Value::Array(a)) => Some(a.len()),
+            Some(_) => None,
+            None => self.left_out().find(|(k, _)| *k == key).map(|(_, len)| len),
+        }
+    }
+
+    /// All keys and values, in file order, but for arrays that were passed over.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.entries.iter().map(|(k, v)| (k.as_str(), v))
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Experts, Ffn, KvB, Layer, Mlp, Query, Tensor, Weights};
-use crate::{Error, Result};
+use crate::Result;
 
 /// A tensor's part in the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -189,28 +189,6 @@ impl Weights {
     /// The same for norms, routers and biases only, which is done whenever a checkpoint is opened.
     pub fn check_small_finite(&self, file: &str) -> Result<()> {
         self.tensors().into_iter().filter(|(place, _)| place.role.is_small()).try_for_each(|(_, t)| t.check_finite(file))
-    }
-}
-
-impl Tensor {
-    /// Number of elements.
-    pub fn elements(&self) -> u64 {
-        self.count as u64 * self.rows as u64 * self.cols as u64
-    }
-
-    /// Refuses NaN and infinity.
-    pub fn check_finite(&self, file: &str) -> Result<()> {
-        match self.stacked().find_non_finite() {
-            None => Ok(()),
-            Some((row, col)) => {
-                let what = if self.count > 1 {
-                    format!("NaN or infinity in matrix {}, row {}, column {col}", row / self.rows, row % self.rows)
-                } else {
-                    format!("NaN or infinity in row {row}, column {col}")
-                };
-                Err(Error::BadWeights { file: file.to_owned(), name: self.name.clone(), what })
-            }
-        }
     }
 }
 

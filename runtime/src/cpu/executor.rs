@@ -2,7 +2,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use pleiad_models::{Matrix, Tensor, weights::ExpertPart};
+use pleiad_models::{
+    Matrix, Tensor,
+    weights::{ExpertPart, Experts},
+};
 
 use super::{
     buffers::{Cache, Prepared},
@@ -44,8 +47,11 @@ pub struct CpuExecutor {
     routed: Vec<Routed>,
 }
 
+/// Most bytes of weights that are read into memory where they cannot be mapped: what a browser's program may have.
+const WEIGHTS_LIMIT: u64 = 512 << 20;
+
 impl CpuExecutor {
-    /// Loads `model`: weights stay where they are (mapped), only the latent cache is allocated.
+    /// Loads `model`: weights that are mapped stay where they are, others are read into memory; the latent cache is allocated.
     pub fn load(model: Arc<Model>, options: &LoadOptions) -> Result<Self> {
         Self::with(model, options, Cpu::new(options.threads), false)
     }
@@ -61,6 +67,8 @@ impl CpuExecutor {
     }
 
     fn with(model: Arc<Model>, options: &LoadOptions, cpu: Cpu, plain: bool) -> Result<Self> {
+        let limit = if cfg!(target_arch = "wasm32") { Some(WEIGHTS_LIMIT) } else { available_memory() };
+        let model = model.in_memory(limit)?;
         let config = &model.config;
         let width = config.attention.cache_width();
         let rows = options.positions.next_multiple_of(crate::step::PAGE);
@@ -545,15 +553,11 @@ impl CpuExecutor {
     }
 }
 
-/// Bytes of all weights.
+/// Bytes of all weights, scales of experts left out.
 fn model_bytes(model: &Model) -> u64 {
-    use ExpertPart::{Down, Gate, Up};
     let mats: usize = model.mats.iter().map(Tensor::bytes).sum();
-    let experts: usize = model
-        .banks
-        .iter()
-        .flat_map(|b| (0..b.len()).flat_map(move |e| [Gate, Up, Down].map(|part| b.matrix(e, part).data.len())))
-        .sum();
+    let experts: usize =
+        model.banks.iter().flat_map(Experts::mlps).flat_map(|m| [&m.gate, &m.up, &m.down]).map(|t| t.data.len()).sum();
     (mats + experts) as u64
 }
 

@@ -1,5 +1,7 @@
 //! The worker: owns the device and takes requests in turns.
 
+mod recovery;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
@@ -13,7 +15,7 @@ use web_time::Instant;
 use super::{
     Command,
     breath::Breathing,
-    load::{Loaded, choose_device, cpu_may, in_flight},
+    load::{Loaded, in_flight},
     plans::Plans,
     request::{DoneReason, Event, GenerationStats, Progress, Request},
 };
@@ -25,7 +27,6 @@ use crate::{
         walk::{Routing, Walk},
     },
     forward::Output,
-    gpu::GpuDevice,
     model::Model,
     pages::{Held, PagePool},
     plan::VecId,
@@ -37,12 +38,6 @@ const TURN: usize = 16;
 
 /// Standard deviation of wandering biases, in units of what scores spread over.
 const SPREAD: f32 = 1.0;
-/// Share of the memory in use that is tried after an allocation was refused.
-const SHRINK: f64 = 0.85;
-
-/// How often a device is opened again in so much time, before it is given up.
-const REOPENINGS: usize = 3;
-const REOPENINGS_IN: Duration = Duration::from_secs(60);
 
 /// How often it is told which experts the device holds.
 const RESIDENCY_EVERY: Duration = Duration::from_millis(200);
@@ -249,124 +244,6 @@ impl Worker {
                     self.on_device = None;
                 }
             }
-        }
-    }
-
-    /// Reports an error. What a failed step left in the cache is unknown: the session starts afresh.
-    async fn fail(&mut self, job: Job, error: Error) {
-        if let Some(held) = self.sessions.get_mut(&job.request.session) {
-            held.truncate(0, &mut self.pool);
-        }
-        self.on_device = None;
-        let moved = match error {
-            Error::DeviceLost(_) => self.recover().await,
-            Error::OutOfMemory { .. } => match self.shrink().await {
-                Some(moved) => moved,
-                None => return job.send(Event::Failed(error)),
-            },
-            _ => return job.send(Event::Failed(error)),
-        };
-        let moved = match moved {
-            Ok(moved) => moved,
-            Err(error) => {
-                self.broken = Some(error.clone());
-                for job in self.jobs.drain(..).chain([job]) {
-                    job.send(Event::Failed(error.clone()));
-                }
-                return;
-            }
-        };
-        let notice = format!("{error}; {moved}");
-        self.jobs.push_front(job);
-        for job in &mut self.jobs {
-            job.restart();
-            job.send(Event::Notice(notice.clone()));
-        }
-    }
-
-    /// Opens the device again after it was lost, and loads the model on it; on the CPU, if that fails or has not helped for long.
-    /// The latent cache is lost with the device. Returns what comes of it, for people.
-    async fn recover(&mut self) -> Result<String> {
-        while self.reopened.front().is_some_and(|at| at.elapsed() > REOPENINGS_IN) {
-            self.reopened.pop_front();
-        }
-        self.release().await?;
-        let mut why = String::new();
-        if self.reopened.len() < REOPENINGS {
-            self.reopened.push_back(Instant::now());
-            match self.reopen().await {
-                Ok(true) => return Ok("it was opened again".into()),
-                Ok(false) => {}
-                Err(e) => why = format!(" ({e})"),
-            }
-        }
-        self.move_to_cpu().await?;
-        Ok(format!("going on with the CPU{why}"))
-    }
-
-    /// Frees what the device holds: both old and new at a time would need what there is not, and weights come from the file again.
-    async fn release(&mut self) -> Result<()> {
-        match &self.executor {
-            // Nothing is freed by being dropped there, and the CPU might not hold the model.
-            Executor::Gpu(gpu) if cfg!(target_arch = "wasm32") => gpu.device().destroy(),
-            Executor::Gpu(_) => self.move_to_cpu().await?,
-            Executor::Cpu(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Opens the device that was asked for once more, and loads the model on it. `false`: there is none any more.
-    async fn reopen(&mut self) -> Result<bool> {
-        let Some(device) = choose_device(self.device).await? else { return Ok(false) };
-        self.executor = Executor::load(Some(device), Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?;
-        self.forget();
-        Ok(true)
-    }
-
-    /// Loads the model on the CPU, if it is not there.
-    async fn move_to_cpu(&mut self) -> Result<()> {
-        if matches!(self.executor, Executor::Gpu(_)) {
-            cpu_may(&self.model, &self.load, cfg!(target_arch = "wasm32"))?;
-            self.executor = Executor::load(None, Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?;
-        }
-        self.forget();
-        Ok(())
-    }
-
-    /// Loads the model anew with a smaller memory budget, after an allocation was refused. `None`: it cannot be smaller.
-    async fn shrink(&mut self) -> Option<Result<String>> {
-        let Executor::Gpu(gpu) = &self.executor else { return None };
-        let (device, report) = (Arc::clone(gpu.device()), gpu.experts());
-        let budget = (report.device_bytes.min(report.budget.unwrap_or(u64::MAX)) as f64 * SHRINK) as u64;
-        self.load.experts.budget = Some(budget);
-        if let Err(e) = self.release().await {
-            return Some(Err(e));
-        }
-        let loaded = if cfg!(target_arch = "wasm32") { self.reopen().await } else { self.load_on(device).await };
-        let why = match loaded {
-            Ok(true) => return Some(Ok(format!("going on with a memory budget of {} MiB", budget >> 20))),
-            Ok(false) => String::new(),
-            Err(e) => format!(" ({e})"),
-        };
-        Some(self.move_to_cpu().await.map(|()| format!("going on with the CPU{why}")))
-    }
-
-    /// Loads the model on a device whose memory was freed. `false`: it does not work any more.
-    async fn load_on(&mut self, device: Arc<GpuDevice>) -> Result<bool> {
-        if device.idle().await.is_err() {
-            return Ok(false);
-        }
-        self.executor = Executor::load(Some(device), Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?;
-        self.forget();
-        Ok(true)
-    }
-
-    /// Plans and caches are those of another executor now.
-    fn forget(&mut self) {
-        self.plans.forget();
-        self.in_flight = in_flight(&self.executor, self.asked_in_flight);
-        for held in self.sessions.values_mut() {
-            held.truncate(0, &mut self.pool);
         }
     }
 

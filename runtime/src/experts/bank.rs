@@ -3,13 +3,15 @@
 //! A slot takes an expert's gate, up and down matrices in the packed layout of [`pleiad_models::blocks`], each at its place in a
 //! [`BlobLayout`]. For some formats a packed row is the row as the checkpoint stores it, so those matrices are handed out from
 //! the mapped file and kept nowhere else. Only the others need a home: a file that is packed once and mapped from then on,
-//! memory, or none, where they are packed at every use.
+//! memory, or none, where they are packed at every use. Of a checkpoint that is read in ranges all parts need one; where they
+//! have none, an expert is read a few MiB at a time, and those used last are kept.
 
 #[cfg(not(target_arch = "wasm32"))]
 mod file;
 mod fingerprint;
 mod layout;
 mod parallel;
+mod recent;
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) mod temporary;
 #[cfg(test)]
@@ -17,7 +19,7 @@ pub(super) mod tests;
 
 use std::{io, path::Path, sync::Arc};
 
-use pleiad_models::weights::Experts;
+use pleiad_models::{blocks::packed_row_bytes, format::F8_BLOCK, weights::Experts};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -25,9 +27,16 @@ use crate::{
     model::Model,
 };
 use layout::PARTS;
+use recent::Recent;
 
 pub use fingerprint::fingerprint;
 pub use layout::BlobLayout;
+
+/// Bytes of an expert that are read and packed at a time.
+const CHUNK: usize = 4 << 20;
+/// Bytes of experts that are kept of those read last. Together with what reading and packing takes, a worker in a browser stays
+/// within tens of MiB.
+const RECENT: usize = 24 << 20;
 
 /// Where packed experts come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +57,10 @@ pub struct HostBank {
     model: Arc<Model>,
     banks: Vec<Layouts>,
     store: Store,
-    /// One expert, packed on the fly.
+    /// One expert, or a part of one, packed on the fly.
     scratch: Vec<u8>,
+    /// Experts of a checkpoint that is read in ranges.
+    recent: Recent,
     kind: BankKind,
     bytes: u64,
     notice: Option<String>,
@@ -87,21 +98,30 @@ impl HostBank {
     ///
     /// # Errors
     ///
-    /// None at present: whatever goes wrong has a fallback, and a [`notice`](Self::notice).
+    /// Where the checkpoint cannot be read. Whatever else goes wrong has a fallback, and a [`notice`](Self::notice).
     pub fn open(
         model: &Arc<Model>,
         partial: &[bool],
         directory: Option<&Path>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
-        Ok(Self::within(model, partial, directory, memory_limit(), progress))
+        Self::within(model, partial, directory, memory_limit(), progress)
     }
 
     /// Keeps nothing: what the checkpoint does not hold as it is gets packed at every use.
     pub fn on_the_fly(model: &Arc<Model>) -> Self {
         let banks: Vec<Layouts> = model.banks.iter().map(Layouts::of).collect();
         let kind = if banks.iter().all(|b| b.record.stride == 0) { BankKind::Checkpoint } else { BankKind::OnTheFly };
-        Self { model: Arc::clone(model), banks, store: Store::Nothing, scratch: Vec::new(), kind, bytes: 0, notice: None }
+        Self {
+            model: Arc::clone(model),
+            banks,
+            store: Store::Nothing,
+            scratch: Vec::new(),
+            recent: Recent::new(RECENT),
+            kind,
+            bytes: 0,
+            notice: None,
+        }
     }
 
     /// [`open`](Self::open), with at most `limit` bytes of memory.
@@ -111,21 +131,21 @@ impl HostBank {
         directory: Option<&Path>,
         limit: u64,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Self {
+    ) -> Result<Self> {
         let mut bank = Self::on_the_fly(model);
         let needed: Vec<usize> = (0..bank.banks.len())
             .filter(|&b| partial.get(b).copied().unwrap_or(false) && bank.banks[b].record.stride > 0)
             .collect();
         if needed.is_empty() {
             bank.kind = BankKind::Checkpoint;
-            return bank;
+            return Ok(bank);
         }
         let bytes = needed.iter().map(|&b| (bank.banks[b].record.stride as u64) * model.banks[b].len() as u64).sum();
 
         #[cfg(not(target_arch = "wasm32"))]
         let refused = match directory.map(|d| file::open_or_build(model, &needed, d, progress)) {
             Some(Ok((file, notice))) => {
-                return Self { kind: BankKind::File, bytes: file.bytes(), store: Store::File(file), notice, ..bank };
+                return Ok(Self { kind: BankKind::File, bytes: file.bytes(), store: Store::File(file), notice, ..bank });
             }
             Some(Err(reason)) => format!("packed experts cannot be kept on disk ({reason})"),
             None => "there is no directory for packed experts".to_owned(),
@@ -144,22 +164,26 @@ impl HostBank {
                 Ok(memory) => {
                     // Without a directory this is what was asked for: nothing to tell.
                     let notice = directory.map(|_| format!("{refused}; they take {} MiB of memory", mib(bytes)));
-                    return Self { kind: BankKind::Memory, bytes, store: Store::Memory(memory), notice, ..bank };
+                    return Ok(Self { kind: BankKind::Memory, bytes, store: Store::Memory(memory), notice, ..bank });
                 }
-                Err(e) => format!("{} MiB of memory cannot be used: {e}", mib(bytes)),
+                Err(e) => match e.downcast::<pleiad_models::Error>() {
+                    Ok(unreadable) => return Err(unreadable.into()),
+                    Err(e) => format!("{} MiB of memory cannot be used: {e}", mib(bytes)),
+                },
             }
         };
         bank.notice = Some(format!("{refused}, and {why}: experts are packed at every use"));
-        bank
+        Ok(bank)
     }
 
     /// Calls `put(offset_in_blob, bytes)` for the parts of the expert's packed blob: once with the whole blob, padding zeroed,
-    /// where all of it had to be packed; else once for each of gate, up and down, and the padding between them is left alone
-    /// (zero in a fresh buffer). Offsets are multiples of 16, lengths of 4. Any bank will do, partial or not.
+    /// where all of it had to be packed; else once for each of gate, up and down, or of parts of them where they are large and
+    /// have to be read, and the padding between them is left alone (zero in a fresh buffer). Offsets are multiples of 16, lengths
+    /// of 4. Any bank will do, partial or not.
     ///
     /// # Errors
     ///
-    /// Those of `put`; [`Error::Invalid`] where there is no such expert.
+    /// Those of `put`; [`Error::Invalid`] where there is no such expert; [`Error::Model`] where it cannot be read.
     pub fn blob(&mut self, bank: usize, expert: u16, put: &mut dyn FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
         let expert = usize::from(expert);
         let (layouts, experts) = match (self.banks.get(bank), self.model.banks.get(bank)) {
@@ -176,9 +200,10 @@ impl HostBank {
         };
         let kept = match kept {
             Some(kept) => kept,
+            None if !experts.is_resident() => return self.read(bank, expert, put),
             None => {
                 self.scratch.resize(record.stride, 0);
-                record.pack(experts, expert, &mut self.scratch);
+                record.pack(experts, expert, &mut self.scratch)?;
                 &self.scratch
             }
         };
@@ -187,11 +212,44 @@ impl HostBank {
         }
         for (i, part) in PARTS.into_iter().enumerate() {
             match record.sizes[i] {
-                0 => put(blob.offsets[i], experts.matrix(expert, part).data)?,
+                // Only where the checkpoint is in memory, or mapped.
+                0 => put(blob.offsets[i], experts.part(expert, part)?.matrix().data)?,
                 size => put(blob.offsets[i], &kept[record.offsets[i]..][..size])?,
             }
         }
         Ok(())
+    }
+
+    /// [`blob`](Self::blob) of an expert that is read now, a few MiB at a time.
+    fn read(&mut self, bank: usize, expert: usize, put: &mut dyn FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
+        if let Some(kept) = self.recent.get(bank, expert) {
+            return put(0, kept);
+        }
+        let (blob, experts) = (self.banks[bank].blob, &self.model.banks[bank]);
+        let mut whole = self.recent.takes(blob.stride).then(|| self.recent.room(blob.stride));
+        for (i, part) in PARTS.into_iter().enumerate() {
+            let (tensor, first) = experts.place(expert, part);
+            let row = packed_row_bytes(tensor.format, tensor.cols);
+            // Whole blocks of F8, and offsets that are multiples of 16.
+            let step = (CHUNK / row.max(1)).max(1).next_multiple_of(F8_BLOCK);
+            for at in (0..tensor.rows).step_by(step) {
+                let rows = tensor.part(first + at, step.min(tensor.rows - at))?;
+                let m = rows.matrix();
+                let (offset, bytes) = (blob.offsets[i] + at * row, m.rows * row);
+                match &mut whole {
+                    Some(whole) => m.pack(&mut whole[offset..offset + bytes]),
+                    None => {
+                        self.scratch.resize(bytes, 0);
+                        m.pack(&mut self.scratch);
+                        put(offset, &self.scratch)?;
+                    }
+                }
+            }
+        }
+        let Some(whole) = whole else { return Ok(()) };
+        let done = put(0, &whole);
+        self.recent.keep(bank, expert, whole);
+        done
     }
 
     /// How the blobs of a bank are laid out. Panics where there is no such bank.
@@ -241,7 +299,7 @@ fn pack_to_memory(
         records,
         || Ok(()),
         |(), (b, expert, out)| {
-            layouts[b].record.pack(&model.banks[b], expert, out);
+            layouts[b].record.pack(&model.banks[b], expert, out).map_err(io::Error::other)?;
             Ok(out.len() as u64)
         },
         |bytes| {

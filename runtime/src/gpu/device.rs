@@ -15,7 +15,7 @@ use wgpu::{BufferUsages, ErrorFilter, Limits};
 use super::{
     adapters::{AdapterDescription, DeviceOptions, Tier},
     errors::{Awaited, Faults, lock, translate},
-    pipelines::{Made, Pipeline, Pipelines, Variant},
+    pipelines::{Begun, Made, Pipeline, Pipelines, Variant},
 };
 use crate::error::{Error, Result};
 
@@ -111,8 +111,8 @@ impl GpuDevice {
         self.adapter.name.clone()
     }
 
-    /// The pipeline of that variant, compiled at first use. In a browser it has to be [prepared](Self::prepare) for its errors to
-    /// be known in time.
+    /// The pipeline of that variant, compiled at first use. In a browser it has to be [begun](Self::begin) and ended before
+    /// for its errors to be known in time.
     pub(crate) fn pipeline(&self, variant: &Variant) -> Result<Arc<Pipeline>> {
         if let Some(made) = self.made(variant) {
             return Ok(made);
@@ -122,13 +122,29 @@ impl GpuDevice {
         Ok(lock(&self.pipelines).insert(variant, described, made))
     }
 
-    /// Compiles that variant unless it has been, and waits until it is known whether the driver takes it.
-    pub(crate) async fn prepare(&self, variant: &Variant) -> Result<()> {
-        if self.made(variant).is_none() {
-            let described = variant.describe(self)?;
-            let made: Made = self.scoped(&described.label, 0, || described.make(self)).await?;
-            lock(&self.pipelines).insert(variant, described, made);
-        }
+    /// Begins to compile that variant unless it has been.
+    pub(crate) fn begin(&self, variant: &Variant) -> Result<Begun> {
+        let described = if self.made(variant).is_some() { None } else { Some(variant.describe(self)?) };
+        #[cfg(target_arch = "wasm32")]
+        let compiling = described.as_ref().and_then(|d| d.compile(self));
+        Ok(Begun {
+            variant: variant.clone(),
+            described,
+            #[cfg(target_arch = "wasm32")]
+            compiling,
+        })
+    }
+
+    /// Ends what was begun: waits until it is known whether the driver takes it.
+    pub(crate) async fn end(&self, begun: Begun) -> Result<()> {
+        let Some(described) = begun.described else { return Ok(()) };
+        #[cfg(target_arch = "wasm32")]
+        let _known = match begun.compiling {
+            Some(compiling) => compiling.done().await,
+            None => None,
+        };
+        let made: Made = self.scoped(&described.label, 0, || described.make(self)).await?;
+        lock(&self.pipelines).insert(&begun.variant, described, made);
         Ok(())
     }
 

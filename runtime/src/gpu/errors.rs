@@ -70,3 +70,27 @@ pub(super) fn translate(what: &str, bytes: u64, error: &wgpu::Error) -> Error {
 fn one_line(text: &str) -> String {
     text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_by_the_name_of_what_was_made() {
+        let error = || wgpu::Error::Validation {
+            source: Box::new(std::io::Error::other("a kernel")),
+            description: "first\n\n   second\n".into(),
+        };
+        let mut known = Awaited::new("a kernel", 0, std::future::ready(Some(error())));
+        let Poll::Ready(Some(told)) = known.poll() else { panic!("it is known") };
+        assert_eq!(told.to_string(), "GPU error: a kernel: first; second");
+        // What is not known yet is told later.
+        let (send, receive) = async_channel::bounded(1);
+        let mut later = Awaited::new("slots", 3 << 20, async move { receive.recv().await.ok() });
+        assert!(later.poll().is_pending() && later.poll().is_pending());
+        let memory = wgpu::Error::OutOfMemory { source: Box::new(std::io::Error::other("memory")) };
+        assert!(send.try_send(memory).is_ok());
+        let told = pollster::block_on(later.told());
+        assert!(matches!(told, Some(Error::OutOfMemory { bytes, .. }) if bytes == 3 << 20), "{told:?}");
+    }
+}

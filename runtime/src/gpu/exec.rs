@@ -33,6 +33,9 @@ use crate::{
 const SLOTS: usize = 32;
 /// Bytes of the sampled token's slot.
 const TOKEN_BYTES: u64 = (RING_WORDS * 4) as u64;
+/// Kernels that a browser compiles at a time.
+const TOGETHER: usize = 4;
+
 /// What a step was asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
@@ -149,8 +152,7 @@ impl GpuExecutor {
         &self.gpu
     }
 
-    /// Prepares plans without blocking: their kernels one after the other, each known to be taken before the next, then
-    /// buffers and bind groups. `progress` is called with kernels done and in all.
+    /// Prepares plans without blocking: kernels, each known to be taken by the driver, then buffers and bind groups. `progress` is called with kernels done and in all.
     ///
     /// # Errors
     ///
@@ -167,9 +169,14 @@ impl GpuExecutor {
         }
         let all = kernels.len() as u64;
         progress(0, all);
-        for (kernel, done) in kernels.iter().zip(1..) {
-            self.gpu.prepare(kernel).await?;
-            progress(done, all);
+        let mut done = 0;
+        for some in kernels.chunks(TOGETHER) {
+            let begun = some.iter().map(|kernel| self.gpu.begin(kernel)).collect::<Result<Vec<_>>>()?;
+            for kernel in begun {
+                self.gpu.end(kernel).await?;
+                done += 1;
+                progress(done, all);
+            }
         }
         let mut ids = Vec::with_capacity(plans.len());
         for plan in plans {

@@ -243,7 +243,7 @@ impl GpuExecutor {
         let start = Instant::now();
         let server = self.server()?;
         let Some(cold) = &server.cold else { return Err(Error::Gpu("no experts in host memory".into())) };
-        let out = cold.run(BankId(m.bank as u32), &list, &rows, m.inner.is_some());
+        let out = cold.run(BankId(m.bank as u32), &list, &rows, m.inner.is_some())?;
         server.split.observe_cpu(list.len(), start.elapsed().as_secs_f64());
         if out.len() != list.len() * y_width {
             return Err(Error::Gpu(format!("experts of layer {} gave rows of another length", m.layer)));

@@ -74,6 +74,15 @@ impl Pipelines {
 /// A pipeline and the layout of what it binds.
 pub(crate) type Made = (wgpu::ComputePipeline, wgpu::BindGroupLayout);
 
+/// A pipeline on its way.
+pub(crate) struct Begun {
+    pub variant: Variant,
+    /// `None`: it was made before.
+    pub described: Option<Described>,
+    #[cfg(target_arch = "wasm32")]
+    pub compiling: Option<super::browser::Compiling>,
+}
+
 /// All that a pipeline is made from.
 pub(crate) struct Described {
     /// Kernel and defines.
@@ -101,6 +110,12 @@ impl Variant {
 }
 
 impl Described {
+    /// Has the browser compile it without blocking, before it is [made](Self::make).
+    #[cfg(target_arch = "wasm32")]
+    pub fn compile(&self, gpu: &GpuDevice) -> Option<super::browser::Compiling> {
+        super::browser::compile(&gpu.device, &self.label, &self.source, &self.interface.bindings)
+    }
+
     /// Compiles it. Errors go to the device's error scopes.
     pub fn make(&self, gpu: &GpuDevice) -> Made {
         let device = &gpu.device;

@@ -109,10 +109,11 @@ pub(super) async fn load(
     let experts: Vec<usize> = model.banks.iter().map(pleiad_models::weights::Experts::len).collect();
     // What a model is known by is read from all of it: only where something is left out.
     let recall = || {
-        ex.directory.as_ref().map(|directory| {
-            let fingerprint = bank::fingerprint(&model);
+        ex.directory.as_ref().and_then(|directory| {
+            // A model that cannot be read is not remembered; loading says why.
+            let fingerprint = bank::fingerprint(&model).ok()?;
             let profile = Profile::load(directory, &fingerprint, &experts);
-            Remembered { directory: directory.clone(), fingerprint, profile }
+            Some(Remembered { directory: directory.clone(), fingerprint, profile })
         })
     };
     let needs = || Needs::of(&model, options.positions, options.max_context, options.cache, ex.activations, ex.chunk);

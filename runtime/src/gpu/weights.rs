@@ -2,13 +2,13 @@
 //!
 //! A matrix is cut into slabs of whole rows (of whole matrices where it is a stack) that fit one binding each. An expert is one
 //! blob ([`BlobLayout`]) in a slot; consecutive slots of a layer share slabs. Where a layer has a slot for every expert, expert
-//! e lives in slot e; else the host decides who lives where. Rows are packed from the mapped file into chunks of a few MiB,
-//! never more at a time.
+//! e lives in slot e; else the host decides who lives where. Rows are packed from the mapped file, or from parts of one that are
+//! read as they are needed, into chunks of a few MiB, never more at a time.
 
 use std::sync::Arc;
 
 use pleiad_models::{
-    Format, Matrix, Tensor,
+    Format, Tensor,
     blocks::packed_row_bytes,
     format::F8_BLOCK,
     weights::{ExpertPart, Experts},
@@ -119,14 +119,12 @@ fn slab_rows(what: &str, row_bytes: usize, unit: usize, limit: u64) -> Result<us
     Ok((limit / least.max(1)).min(u64::from(u32::MAX) / unit as u64) as usize * unit)
 }
 
-/// Rows `first..first + rows`; for F8 `first` is a multiple of 128.
-fn part_of<'a>(m: &Matrix<'a>, first: usize, rows: usize) -> Matrix<'a> {
-    let bytes = m.row_bytes();
-    let scales = m.scales.map(|s| {
-        let row = 4 * m.cols.div_ceil(F8_BLOCK);
-        &s[first / F8_BLOCK * row..(first + rows).div_ceil(F8_BLOCK) * row]
-    });
-    Matrix { rows, data: &m.data[first * bytes..(first + rows) * bytes], scales, ..*m }
+/// Consecutive rows of a tensor's stack; of F8 `first` is a multiple of 128.
+#[derive(Clone, Copy)]
+struct Span<'a> {
+    tensor: &'a Tensor,
+    first: usize,
+    rows: usize,
 }
 
 /// Copies packed rows to the device in chunks.
@@ -141,19 +139,20 @@ struct Uploader<'a> {
 }
 
 impl Uploader<'_> {
-    /// Packs `m` to `buffer` from byte `offset` on, and zeros up to `padded` bytes.
-    async fn matrix(&mut self, buffer: &Buffer, offset: u64, m: &Matrix<'_>, padded: usize) -> Result<()> {
-        let row_bytes = packed_row_bytes(m.format, m.cols);
-        let unit = if m.format == Format::F8E4M3 { F8_BLOCK } else { 1 };
+    /// Packs rows to `buffer` from byte `offset` on, and zeros up to `padded` bytes.
+    async fn rows(&mut self, buffer: &Buffer, offset: u64, span: Span<'_>, padded: usize) -> Result<()> {
+        let Span { tensor, rows: all, .. } = span;
+        let row_bytes = packed_row_bytes(tensor.format, tensor.cols);
+        let unit = if tensor.format == Format::F8E4M3 { F8_BLOCK } else { 1 };
         let step = (CHUNK / row_bytes.max(1)).max(1).next_multiple_of(unit);
-        for first in (0..m.rows).step_by(step) {
-            let rows = step.min(m.rows - first);
+        for first in (0..all).step_by(step) {
+            let rows = step.min(all - first);
             let bytes = rows * row_bytes;
-            let last = first + rows == m.rows;
+            let last = first + rows == all;
             self.scratch.clear();
             self.scratch.resize(if last { padded - first * row_bytes } else { bytes }, 0);
             if let Some(out) = self.scratch.get_mut(..bytes) {
-                part_of(m, first, rows).pack(out);
+                tensor.part(span.first + first, rows)?.matrix().pack(out);
             }
             self.gpu.queue.write_buffer(buffer, offset + (first * row_bytes) as u64, &self.scratch);
             self.count(self.scratch.len() as u64).await?;
@@ -252,13 +251,13 @@ async fn upload_matrix(gpu: &GpuDevice, up: &mut Uploader<'_>, t: &Tensor) -> Re
         _ => 1,
     };
     let step = slab_rows(&t.name, row_bytes, unit, gpu.max_slab())?;
-    let all = t.stacked();
+    let all = t.count * t.rows;
     let mut slabs = Vec::new();
-    for first in (0..all.rows).step_by(step) {
-        let rows = step.min(all.rows - first);
+    for first in (0..all).step_by(step) {
+        let rows = step.min(all - first);
         let bytes = rows * row_bytes;
         let buffer = gpu.buffer(&t.name, bytes as u64, weight_usage()).await?;
-        up.matrix(&buffer, 0, &part_of(&all, first, rows), bytes).await?;
+        up.rows(&buffer, 0, Span { tensor: t, first, rows }, bytes).await?;
         slabs.push(Slab { buffer, first, rows });
     }
     Ok(GpuMatrix { format: t.format, count: t.count, rows: t.rows, cols: t.cols, row_words: row_bytes / 4, slabs })
@@ -292,8 +291,9 @@ async fn fill_bank(up: &mut Uploader<'_>, bank: &GpuBank, experts: &Experts) -> 
             for (i, part) in PARTS.into_iter().enumerate() {
                 let end = layout.offsets.get(i + 1).copied().unwrap_or(layout.stride);
                 let at = local * layout.stride + layout.offsets[i];
-                let m = experts.matrix(slab.first + local, part);
-                up.matrix(&slab.buffer, at as u64, &m, end - layout.offsets[i]).await?;
+                let (tensor, first) = experts.place(slab.first + local, part);
+                let span = Span { tensor, first, rows: tensor.rows };
+                up.rows(&slab.buffer, at as u64, span, end - layout.offsets[i]).await?;
             }
         }
     }
@@ -365,17 +365,5 @@ mod tests {
         assert_eq!(slab_rows("w", 100, 4, 1000).unwrap(), 8);
         let error = slab_rows("w", 100, 11, 1000).unwrap_err().to_string();
         assert!(error.contains("1100") && error.contains("1000") && error.contains('w'), "{error}");
-    }
-
-    #[test]
-    fn parts_of_fp8_matrices_keep_their_scales() {
-        let (rows, cols) = (300, 130);
-        let data = vec![0x38; rows * cols];
-        let scales: Vec<u8> = (0..3 * 2).flat_map(|i| (i as f32 + 1.0).to_le_bytes()).collect();
-        let m = Matrix::native(Format::F8E4M3, rows, cols, &data, Some(&scales));
-        let whole = m.to_f32();
-        for (first, n) in [(0, 128), (128, 128), (256, 44), (128, 172)] {
-            assert_eq!(part_of(&m, first, n).to_f32(), whole[first * cols..(first + n) * cols]);
-        }
     }
 }

@@ -5,11 +5,14 @@ use egui::{Context, OpenUrl};
 use super::App;
 use crate::{
     chats::{ChatId, Library, transfer},
+    loading::shelf::Shelf,
     settings::Settings,
     ui::{
         Action, Page, Theme,
         action::{ExportFormat, TraceExport},
         files::Want,
+        fonts,
+        journal::Level,
         toasts::Tone,
     },
 };
@@ -67,6 +70,13 @@ impl App {
                 self.models.unload(&key);
                 self.follow_first();
             }
+            Action::Download(url) => self.with_shelf(|shelf| shelf.download(&url)),
+            Action::StopDownload(name) => self.with_shelf(|shelf| shelf.stop(&name)),
+            Action::RemoveKept(name) => {
+                self.with_shelf(|shelf| shelf.remove(&name));
+                self.forget_kept(&name);
+            }
+            Action::Keep(source) => self.with_shelf(|shelf| shelf.keep(&source)),
             Action::SetSettings(settings) => self.set_settings(ctx, *settings),
             Action::LookForDevices => self.devices = crate::loading::devices::Devices::look(&self.wake),
 
@@ -94,6 +104,55 @@ impl App {
         if let Some(chat) = self.chat.clone() {
             f(self, &chat);
         }
+    }
+
+    /// Does something with what is kept for a page, where something is.
+    fn with_shelf(&mut self, f: impl FnOnce(&mut dyn Shelf)) {
+        if let Some(shelf) = self.shelf.as_deref_mut() {
+            f(shelf);
+        }
+    }
+
+    /// Forgets a model that is kept no longer.
+    fn forget_kept(&mut self, name: &str) {
+        let key = format!("kept:{name}");
+        if self.examined.as_ref().is_some_and(|e| e.source.key() == key) {
+            self.examined = None;
+        }
+        if self.settings.recent.iter().chain(&self.settings.model).any(|k| *k == key) {
+            self.settings.recent.retain(|k| *k != key);
+            self.settings.model.take_if(|k| *k == key);
+            self.settings_changed();
+        }
+    }
+
+    /// Whether this is a page in a browser.
+    pub(super) fn in_page(&self) -> bool {
+        cfg!(target_arch = "wasm32") || self.shelf.is_some()
+    }
+
+    /// Forgets files of earlier visits. `tell`: a person is told where the last model was one of them.
+    pub(super) fn forget_opened(&mut self, tell: bool) {
+        let before = self.settings.recent.len();
+        let last = self.settings.forget_opened();
+        if last.is_some() || self.settings.recent.len() != before {
+            self.settings_changed();
+        }
+        if let Some(name) = last.filter(|_| tell) {
+            self.tell(format!("{name} was opened in an earlier visit; open it again to go on with it"));
+        }
+    }
+
+    /// Adds a font for characters that no other has. One of that name that is there already stays.
+    pub fn add_font(&mut self, ctx: &Context, name: &str, bytes: Vec<u8>) {
+        if !fonts::add(ctx, name, bytes) {
+            self.note(Level::Warning, format!("{name} is no font that can be used"));
+        }
+    }
+
+    /// Notes how many bytes of memory parts of the program take, by name, for the page of performance.
+    pub fn set_memory(&mut self, memory: Vec<(String, u64)>) {
+        self.memory = memory;
     }
 
     /// Another page.

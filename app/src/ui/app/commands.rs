@@ -62,7 +62,7 @@ impl App {
             }
             Command::JumpToEnd => here && said,
             Command::NextMode | Command::ClearExperts | Command::ToggleRecording => self.activity.is_some(),
-            Command::Quit => cfg!(not(target_arch = "wasm32")),
+            Command::Quit | Command::OpenFolder => !self.in_page(),
             _ => true,
         }
     }

@@ -68,6 +68,8 @@ impl App {
                             answers: &self.answers,
                             frames: &frames,
                             settings: &self.settings,
+                            page: self.in_page(),
+                            memory: &self.memory,
                         };
                         self.performance.show(ui, &cx, out);
                     }
@@ -76,7 +78,8 @@ impl App {
                             ("Conversations".to_owned(), self.library.place()),
                             ("Settings".to_owned(), self.settings_storage.place()),
                         ];
-                        preferences_ui(ui, &self.settings, &places, out);
+                        let places = (!self.in_page()).then_some(places.as_slice());
+                        preferences_ui(ui, &self.settings, places, out);
                     }
                     Page::Log | Page::Chat => self.journal.show(ui, out),
                 });
@@ -94,6 +97,7 @@ impl App {
             examining: self.examining,
             problem: self.picker_problem.as_deref(),
             devices: &self.devices,
+            shelf: self.shelf.as_deref(),
             settings: &self.settings,
         };
         self.picker.show(ctx, &cx, out);
@@ -176,11 +180,11 @@ impl App {
 
     fn model_button_ui(&mut self, ui: &mut Ui, out: &mut Vec<Action>) {
         let (text, name) = match (self.models.loading(), self.models.get(None)) {
-            (Some(l), _) if l.total > 0 => {
-                let percent = 100.0 * l.done as f64 / l.total as f64;
-                (muted(ui, format!("Loading {:.0} %", percent)), format!("Loading {}", l.source.name()))
+            (Some(l), _) => {
+                let doing = if l.doing.is_empty() || narrow(ui.ctx()) { "Loading" } else { &l.doing };
+                let far = l.share().map_or_else(|| "...".to_owned(), |share| format!(" {:.0} %", 100.0 * share));
+                (muted(ui, format!("{doing}{far}")), format!("Loading {}", l.source.name()))
             }
-            (Some(l), _) => (muted(ui, "Loading..."), format!("Loading {}", l.source.name())),
             (None, Some(m)) => (RichText::new(shortened(&m.name)), format!("Model {}", m.name)),
             (None, None) => (RichText::new("Choose a model..."), "Choose a model".into()),
         };
@@ -226,7 +230,7 @@ impl App {
             self.library.chat(id);
         }
         let model = self.models.get(None);
-        let loading = self.models.loading().map(|l| (l.total > 0).then(|| l.done as f32 / l.total as f32));
+        let loading = self.models.loading().map(|l| l.share().map(|share| share as f32));
         let cx = ChatContext {
             chat: self.chat.as_ref().and_then(|id| self.library.peek(id)),
             live: self.chat.as_ref().and_then(|id| self.talker.live(id)),
@@ -277,6 +281,10 @@ impl App {
 
     /// Notes where the window is, for the next start.
     pub(super) fn remember_window(&mut self, ctx: &Context) {
+        if self.in_page() {
+            // The window is the browser's.
+            return;
+        }
         let place = ctx.input(|i| {
             let v = i.viewport();
             if v.minimized == Some(true) {

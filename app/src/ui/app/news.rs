@@ -40,12 +40,13 @@ impl App {
         for got in self.files.poll() {
             self.hear_of_file(got);
         }
-        self.hear_of_shelf();
+        self.hear_of_shelf(ctx);
     }
 
     fn hear_of_model(&mut self, news: News) {
         match news {
             News::Loaded(model) => {
+                self.last_model = None;
                 if self.models.get(None).is_some_and(|first| first.key() == model.key()) {
                     self.settings.opened(&model.key());
                     self.settings_changed();
@@ -61,6 +62,10 @@ impl App {
                     (self.asked, self.picker_problem, self.picker.open) = (None, None, false);
                 }
                 self.follow_first();
+            }
+            News::Failed { source, why } if self.last_model.take_if(|s| *s == source).is_some() => {
+                self.complain(format!("{} cannot be had any more ({why}): the embedded model takes its place", source.name()));
+                self.models.load(Source::Tiny, &self.settings.load, false);
             }
             News::Failed { source, why } => {
                 let words = format!("{} could not be loaded: {why}", source.name());
@@ -146,8 +151,12 @@ impl App {
         }
     }
 
-    fn hear_of_shelf(&mut self) {
-        let news = self.shelf.as_mut().map(|s| s.poll()).unwrap_or_default();
+    fn hear_of_shelf(&mut self, ctx: &Context) {
+        let Some(shelf) = self.shelf.as_mut() else { return };
+        let news = shelf.poll();
+        if !shelf.downloads().is_empty() {
+            ctx.request_repaint_after(std::time::Duration::from_millis(200));
+        }
         for news in news {
             match news {
                 ShelfNews::Ready(source) => self.examine(source),

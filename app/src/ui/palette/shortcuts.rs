@@ -46,7 +46,7 @@ pub(super) fn shortcuts_ui(ctx: &Context, first_frame: bool) -> bool {
 fn group_ui(ui: &mut Ui, group: Group) {
     parts::section(ui, group.name());
     let t = Theme::of(ui.ctx());
-    for command in Command::ALL.into_iter().filter(|c| c.group() == group) {
+    for command in Command::here().filter(|c| c.group() == group) {
         let keys = command.shortcut_text(ui.ctx());
         if keys.is_empty() {
             continue;

@@ -8,8 +8,8 @@ use crate::{
     ui::{Action, Theme, parts, theme},
 };
 
-/// Draws what was found.
-pub(super) fn devices_ui(ui: &mut Ui, devices: &Devices, out: &mut Vec<Action>) {
+/// Draws what was found. `page`: in a browser.
+pub(super) fn devices_ui(ui: &mut Ui, devices: &Devices, page: bool, out: &mut Vec<Action>) {
     card(ui, "Devices", |ui| {
         let Some(found) = devices.found() else {
             ui.horizontal(|ui| {
@@ -21,8 +21,8 @@ pub(super) fn devices_ui(ui: &mut Ui, devices: &Devices, out: &mut Vec<Action>) 
         for device in found {
             device_ui(ui, device);
         }
-        if found.iter().all(|d| d.key == "cpu") {
-            ui.label(parts::muted(ui, "No GPU was found. Models run on Vulkan, Metal and Direct3D 12."));
+        if let Some(why) = devices.no_gpu(page) {
+            ui.label(parts::muted(ui, why));
         }
         ui.horizontal(|ui| {
             if ui.button("Look again").clicked() {

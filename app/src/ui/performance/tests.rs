@@ -25,6 +25,8 @@ struct State {
     answers: Vec<GenerationStats>,
     frames: Vec<f32>,
     settings: Settings,
+    page: bool,
+    memory: Vec<(String, u64)>,
     out: Vec<Action>,
 }
 
@@ -36,6 +38,8 @@ fn empty() -> State {
         answers: Vec::new(),
         frames: Vec::new(),
         settings: Settings::default(),
+        page: false,
+        memory: Vec::new(),
         out: Vec::new(),
     }
 }
@@ -84,6 +88,8 @@ fn harness(mut state: State, width: f32, height: f32, theme: Light) -> Harness<'
             answers: &s.answers,
             frames: &s.frames,
             settings: &s.settings,
+            page: s.page,
+            memory: &s.memory,
         };
         s.view.show(ui, &cx, &mut s.out);
     };
@@ -117,6 +123,28 @@ fn what_runs_and_what_it_took_is_told() {
     h.get_by_label("Look again").click();
     h.run();
     assert_eq!(h.state().out, [Action::LookForDevices]);
+}
+
+#[test]
+fn in_a_browser_without_webgpu_that_is_said() {
+    let mut state = empty();
+    state.page = true;
+    state.devices = Devices::of(vec![Device {
+        key: "cpu".into(),
+        name: "CPU (WebAssembly)".into(),
+        kind: "CPU".into(),
+        driver: String::new(),
+        tier: String::new(),
+        facts: Vec::new(),
+        best: true,
+    }]);
+    state.memory = vec![("Page".into(), 48 << 20), ("Worker".into(), 96 << 20)];
+    let mut h = harness(state, 800.0, 1400.0, Light::Dark);
+    h.run_steps(3);
+    for text in ["This browser has no WebGPU", "Memory of the program", "48.0 MiB", "96.0 MiB"] {
+        assert!(h.query_by_label_contains(text).is_some(), "{text}");
+    }
+    assert!(h.query_by_label_contains("Vulkan").is_none());
 }
 
 #[test]
@@ -175,7 +203,7 @@ fn ways_of_serving_misses_are_told() {
     // Slots of 50 bytes; both layers lack experts, so the host keeps all 16.
     assert_eq!(bytes, [(300, 0), (400, 800), (200, 0)]);
     let draw = |ui: &mut Ui, (info, report): &mut (EngineInfo, ExpertReport)| {
-        memory_card_ui(ui, info, Some(report));
+        memory_card_ui(ui, info, Some(report), false);
         misses_ui(ui, report);
     };
     let h = Harness::builder().with_size(vec2(900.0, 700.0)).build_ui_state(draw, (info.clone(), report.clone()));

@@ -10,7 +10,7 @@ use crate::{
     loading::{
         Examined, Price,
         devices::{Device, Devices},
-        options,
+        options::{self, CAREFUL_BUDGET, EVERYTHING},
     },
     settings::LoadSettings,
     sizes,
@@ -87,8 +87,17 @@ pub(super) fn device_ui(ui: &mut Ui, draft: &mut LoadSettings, devices: &Devices
     });
 }
 
-/// The memory budget, from the least that would do to what holds everything.
-pub(super) fn budget_ui(ui: &mut Ui, draft: &mut LoadSettings, price: &Price) {
+/// The memory budget, from the least that would do to what holds everything. `page`: in a browser.
+pub(super) fn budget_ui(ui: &mut Ui, draft: &mut LoadSettings, price: &Price, page: bool) {
+    slider_ui(ui, draft, price, page);
+    if page && draft.memory_budget.is_none() && price.whole > CAREFUL_BUDGET {
+        let careful = parts::bytes(CAREFUL_BUDGET);
+        let text = format!("Browsers do not tell how much memory a GPU has: {careful} are used unless you choose otherwise.");
+        ui.label(parts::small(ui, text));
+    }
+}
+
+fn slider_ui(ui: &mut Ui, draft: &mut LoadSettings, price: &Price, page: bool) {
     let (least, whole) = (price.least, price.whole);
     let hint = "Most memory on the device; experts that do not fit stay in host memory";
     setting(ui, "Memory budget", hint, |ui, label| {
@@ -107,9 +116,11 @@ pub(super) fn budget_ui(ui: &mut Ui, draft: &mut LoadSettings, price: &Price) {
         let slider = Slider::from_get_set(least as f64..=whole as f64, |set| {
             if let Some(bytes) = set.map(|x| x as u64) {
                 let rounded = (bytes.saturating_add(unit / 2) / unit * unit).max(least);
-                draft.memory_budget = (bytes < everything).then_some(rounded);
+                // Where nothing chosen would mean less than everything, everything has to be said.
+                let all = (page && whole > CAREFUL_BUDGET).then_some(EVERYTHING);
+                draft.memory_budget = if bytes < everything { Some(rounded) } else { all };
             }
-            draft.memory_budget.map_or(whole, |b| b.min(whole)) as f64
+            options::budget(draft, page).map_or(whole, |b| b.min(whole)) as f64
         });
         let slider = slider
             .logarithmic(whole / 8 > least)
@@ -167,8 +178,18 @@ pub(in crate::ui) fn way_name(way: Way) -> &'static str {
     }
 }
 
-/// How experts that are not resident are served.
-pub(super) fn misses_ui(ui: &mut Ui, draft: &mut LoadSettings) {
+/// Why a page serves missing experts in one way only.
+pub(in crate::ui) const ONE_WAY: &str =
+    "In a browser missing experts are uploaded while the GPU waits: no kernel can read the memory of a page.";
+
+/// How experts that are not resident are served. `page`: in a browser.
+pub(super) fn misses_ui(ui: &mut Ui, draft: &mut LoadSettings, page: bool) {
+    if page {
+        setting(ui, "Missing experts", ONE_WAY, |ui, _| {
+            ui.label(parts::muted(ui, "Automatic")).on_hover_text(ONE_WAY);
+        });
+        return;
+    }
     let hint = "How experts that are not on the device are served. Automatic measures while answers are written";
     setting(ui, "Missing experts", hint, |ui, label| {
         let name = |choice: WayChoice| match choice {

@@ -33,8 +33,35 @@ fn look(what: &str, t: &Theme) -> (Color32, Hatch) {
     }
 }
 
-/// Draws a bar for the device and one for host memory, on one scale, and a legend with numbers.
-pub(in crate::ui) fn memory_ui(ui: &mut Ui, shares: &[Share]) {
+/// Where what is not on the device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ui) enum Elsewhere {
+    /// In the memory of the host.
+    Host,
+    /// In the model's file, from which it is read when it is needed.
+    File,
+}
+
+impl Elsewhere {
+    /// As the name of a bar.
+    fn bar(self) -> &'static str {
+        match self {
+            Self::Host => "In host memory",
+            Self::File => "In the file, read when needed",
+        }
+    }
+
+    /// As the head of a column.
+    fn column(self) -> &'static str {
+        match self {
+            Self::Host => "host memory",
+            Self::File => "in the file",
+        }
+    }
+}
+
+/// Draws a bar for the device and one for what is elsewhere, on one scale, and a legend with numbers.
+pub(in crate::ui) fn memory_ui(ui: &mut Ui, shares: &[Share], elsewhere: Elsewhere) {
     let sum = |of: fn(&Share) -> u64| shares.iter().map(of).fold(0, u64::saturating_add);
     let (device, host) = (sum(|s| s.device), sum(|s| s.host));
     let scale = device.max(host).max(1);
@@ -42,9 +69,9 @@ pub(in crate::ui) fn memory_ui(ui: &mut Ui, shares: &[Share]) {
         bar_ui(ui, "On the device", device, scale, shares, |s| s.device);
     }
     if host > 0 {
-        bar_ui(ui, "In host memory", host, scale, shares, |s| s.host);
+        bar_ui(ui, elsewhere.bar(), host, scale, shares, |s| s.host);
     }
-    ui.scope(|ui| legend_ui(ui, shares, (device, host)));
+    ui.scope(|ui| legend_ui(ui, shares, (device, host), elsewhere));
 }
 
 fn bar_ui(ui: &mut Ui, name: &str, total: u64, scale: u64, shares: &[Share], of: fn(&Share) -> u64) {
@@ -102,7 +129,7 @@ fn part_ui(painter: &Painter, rect: Rect, colour: Color32, hatch: Hatch, line: C
 }
 
 /// What the colours mean, and the numbers.
-fn legend_ui(ui: &mut Ui, shares: &[Share], (device, host): (u64, u64)) {
+fn legend_ui(ui: &mut Ui, shares: &[Share], (device, host): (u64, u64), elsewhere: Elsewhere) {
     let t = Theme::of(ui.ctx());
     // Names and two columns of numbers do not fit into a narrow window at full size.
     let style = if ui.available_width() < 360.0 { Theme::small() } else { TextStyle::Body };
@@ -113,7 +140,7 @@ fn legend_ui(ui: &mut Ui, shares: &[Share], (device, host): (u64, u64)) {
     let grid = Grid::new("memory legend").num_columns(3).spacing(vec2(theme::PAD, 0.0)).min_row_height(height).striped(false);
     grid.show(ui, |ui| {
         ui.label("");
-        for head in ["device", "host memory"] {
+        for head in ["device", elsewhere.column()] {
             ui.label(parts::small(ui, head));
         }
         ui.end_row();

@@ -7,7 +7,13 @@ use egui_kittest::{Harness, kittest::Queryable};
 use pleiad_models::Checkpoint;
 
 use super::*;
-use crate::{loading::devices::Device, settings::ThemeChoice};
+use crate::{
+    loading::{
+        devices::Device,
+        shelf::{Download, KeptFile, Room, ShelfNews},
+    },
+    settings::ThemeChoice,
+};
 
 /// All that the picker is drawn from, and what it asked for.
 struct State {
@@ -18,8 +24,36 @@ struct State {
     examining: bool,
     problem: Option<String>,
     devices: Devices,
+    shelf: Option<Still>,
     settings: Settings,
     out: Vec<Action>,
+}
+
+/// A shelf on which nothing happens: what is asked of it, the picker asks by actions.
+#[derive(Default)]
+struct Still {
+    files: Vec<KeptFile>,
+    downloads: Vec<Download>,
+    room: Option<Room>,
+}
+
+impl Shelf for Still {
+    fn poll(&mut self) -> Vec<ShelfNews> {
+        Vec::new()
+    }
+    fn files(&self) -> &[KeptFile] {
+        &self.files
+    }
+    fn downloads(&self) -> &[Download] {
+        &self.downloads
+    }
+    fn room(&self) -> Option<Room> {
+        self.room
+    }
+    fn download(&mut self, _: &str) {}
+    fn keep(&mut self, _: &Source) {}
+    fn stop(&mut self, _: &str) {}
+    fn remove(&mut self, _: &str) {}
 }
 
 fn device(key: &str, best: bool) -> Device {
@@ -44,6 +78,7 @@ fn state() -> State {
         examining: false,
         problem: None,
         devices: Devices::of(vec![device("wgpu:0", true), device("cpu", false)]),
+        shelf: None,
         settings: Settings::default(),
         out: Vec::new(),
     }
@@ -64,6 +99,7 @@ fn harness(mut state: State, width: f32, height: f32, theme: Light) -> Harness<'
             examining: s.examining,
             problem: s.problem.as_deref(),
             devices: &s.devices,
+            shelf: s.shelf.as_ref().map(|s| s as &dyn Shelf),
             settings: &s.settings,
         };
         s.view.show(ui.ctx(), &cx, &mut s.out);
@@ -192,15 +228,21 @@ fn the_cpu_has_no_budget() {
 #[test]
 fn loading_is_shown_and_stopped() {
     let mut s = examined();
-    s.loading = Some(Loading { source: Source::Tiny, done: 1 << 30, total: 4 << 30, seconds: 2.0 });
+    let loading =
+        |doing: &str, done, total| Some(Loading { source: Source::Tiny, doing: doing.into(), done, total, seconds: 2.0 });
+    s.loading = loading("Loading weights", 1 << 30, 4 << 30);
     let mut h = wide(s);
-    assert!(h.query_by_label("1.0 GiB of 4.0 GiB, 512.0 MiB/s, 6.0 s left").is_some());
+    assert!(h.query_by_label("Loading weights: 1.0 GiB of 4.0 GiB, 512.0 MiB/s, 6.0 s left").is_some());
+    assert!(h.query_by_label("Loading weights, 25 %").is_some());
     h.get_by_label("Load").click();
     h.run();
     h.get_by_label("Cancel").click();
     h.run();
     assert_eq!(h.state().out, [Action::CancelLoading]);
-    h.state_mut().loading = Some(Loading { source: Source::Tiny, done: 0, total: 0, seconds: 0.2 });
+    h.state_mut().loading = loading("Preparing kernels", 12, 40);
+    h.run();
+    assert!(h.query_by_label("Preparing kernels: 12 of 40").is_some());
+    h.state_mut().loading = loading("", 0, 0);
     h.run_steps(3);
     assert!(h.query_by_label_contains("Getting ready").is_some());
 }
@@ -258,4 +300,128 @@ fn scarce_memory_is_told() {
     assert_eq!([host_warning(1 << 30, host), host_warning(1 << 40, None)], [None, None]);
     assert!(host_warning(8 << 30, host).unwrap().contains("Only 4.0 GiB"));
     assert!(host_warning(20 << 30, host).unwrap().contains("has 16.0 GiB"));
+}
+
+const URL: &str = "https://example.org/half.gguf";
+
+/// A page with a file that is whole, one that is not, and a download.
+fn page() -> State {
+    let room = Some(Room { used: 1200 << 20, quota: 12 << 30, lasting: true });
+    let file = |name: &str, bytes, url: &str| KeptFile { name: name.into(), bytes, total: Some(4 << 20), url: url.into() };
+    let download =
+        Download { name: "new.gguf".into(), done: 1 << 30, total: Some(4 << 30), speed: (512 << 20) as f64, in_memory: false };
+    let files = vec![file("whole.gguf", 4 << 20, ""), file("half.gguf", 2 << 20, URL)];
+    State { shelf: Some(Still { files, downloads: vec![download], room }), ..examined() }
+}
+
+/// Clicks what has that name, and says what was asked for.
+fn click(h: &mut Harness<'static, State>, label: &str) -> Vec<Action> {
+    h.get_by_label(label).click();
+    h.run_steps(3);
+    std::mem::take(&mut h.state_mut().out)
+}
+
+#[test]
+fn what_is_kept_is_listed_opened_and_removed() {
+    let mut h = wide(page());
+    for text in ["Kept in this browser", "4.0 MiB", "2.0 MiB of 4.0 MiB are here", "1.2 GiB of 12.0 GiB used"] {
+        assert!(h.query_by_label(text).is_some(), "{text}");
+    }
+    assert!(h.query_by_label("Open a folder...").is_none() && h.query_by_label("Open a file...").is_some());
+    let whole = Source::of("kept:whole.gguf").unwrap();
+    assert_eq!(click(&mut h, &whole.name()), [Action::Examine(whole)]);
+    assert_eq!(click(&mut h, "Go on with the download of half.gguf"), [Action::Download(URL.into())]);
+    // To remove a file takes two clicks, and the second may be another one.
+    assert_eq!(click(&mut h, "Remove whole.gguf"), []);
+    assert_eq!(click(&mut h, "No, keep whole.gguf"), []);
+    assert_eq!(click(&mut h, "Remove whole.gguf"), []);
+    assert_eq!(click(&mut h, "Yes, remove whole.gguf"), [Action::RemoveKept("whole.gguf".into())]);
+    assert!(h.query_by_label("Remove whole.gguf").is_some());
+}
+
+#[test]
+fn downloads_are_begun_shown_and_stopped() {
+    let mut h = wide(page());
+    for text in ["Downloading new.gguf, 25 %", "1.0 GiB of 4.0 GiB, 512.0 MiB/s, 6.0 s left"] {
+        assert!(h.query_by_label(text).is_some(), "{text}");
+    }
+    assert_eq!(click(&mut h, "Stop the download of new.gguf"), [Action::StopDownload("new.gguf".into())]);
+    let line = "Download a model from an address";
+    h.get_by_role_and_label(Role::TextInput, line).focus();
+    h.run_steps(2);
+    h.get_by_role_and_label(Role::TextInput, line).type_text("example.org/a.gguf");
+    h.run_steps(2);
+    assert_eq!(click(&mut h, "Download"), []);
+    assert!(h.query_by_label_contains("begins with https://").is_some());
+    h.get_by_role_and_label(Role::TextInput, line).focus();
+    h.run_steps(2);
+    h.key_press_modifiers(egui::Modifiers::COMMAND, Key::A);
+    h.run_steps(2);
+    h.get_by_role_and_label(Role::TextInput, line).type_text("https://example.org/a.gguf");
+    h.run_steps(2);
+    assert!(h.query_by_label_contains("begins with https://").is_none());
+    h.key_press(Key::Enter);
+    h.run_steps(2);
+    assert_eq!(h.state().out, [Action::Download("https://example.org/a.gguf".into())]);
+    assert!(h.state().view.open, "Enter in the line is no more than that");
+}
+
+#[test]
+fn where_nothing_is_kept_that_is_said() {
+    let mut s = page();
+    let shelf = s.shelf.as_mut().unwrap();
+    (shelf.room, shelf.files) = (None, Vec::new());
+    (shelf.downloads[0].in_memory, shelf.downloads[0].total) = (true, None);
+    let mut h = wide(s);
+    h.run_steps(3);
+    for text in ["On this page", "1.0 GiB, 512.0 MiB/s"] {
+        assert!(h.query_by_label(text).is_some(), "{text}");
+    }
+    for text in ["keeps no files for pages like this", "gone when the page is closed"] {
+        assert!(h.query_by_label_contains(text).is_some(), "{text}");
+    }
+}
+
+#[test]
+fn a_copy_of_an_opened_file_can_be_kept() {
+    let mut s = page();
+    let opened = Source::of("opened:0:mine.gguf").unwrap();
+    s.examined = Some(Examined::of(opened.clone(), &Checkpoint::tiny().unwrap()));
+    let mut h = wide(s);
+    assert_eq!(click(&mut h, "Keep a copy in this browser"), [Action::Keep(opened.clone())]);
+    h.state_mut().shelf.as_mut().unwrap().downloads[0].name = opened.name();
+    h.run_steps(2);
+    assert!(h.query_by_label("Keep a copy in this browser").is_none() && h.query_by_label("A copy is being made.").is_some());
+    h.state_mut().examined = Some(Examined::of(Source::Tiny, &Checkpoint::tiny().unwrap()));
+    h.run_steps(2);
+    assert!(h.query_by_label("A copy is being made.").is_none());
+}
+
+#[test]
+fn a_page_has_one_way_of_misses_and_says_where_experts_are() {
+    let mut s = page();
+    s.settings.load.memory_budget = Some(examined().examined.unwrap().price(&LoadSettings::default()).least);
+    let mut h = wide(s);
+    assert!(h.query_by_role_and_label(Role::ComboBox, "Missing experts").is_none());
+    assert!(h.query_by_label_contains("In the file, read when needed,").is_some());
+    assert!(h.query_by_label_contains("In host memory").is_none());
+    h.state_mut().devices = Devices::of(vec![device("cpu", true)]);
+    h.run_steps(2);
+    assert!(h.query_by_label_contains("This browser has no WebGPU").is_some());
+    assert!(h.query_by_label_contains("In host memory,").is_some(), "the CPU has no other");
+}
+
+#[test]
+fn a_page_is_drawn_in_every_window() {
+    for (width, height) in [(360.0, 480.0), (700.0, 420.0), (1600.0, 1000.0)] {
+        let mut h = harness(page(), width, height, Light::Dark);
+        h.run_steps(3);
+        h.check_accessibility();
+        let heading = h.get_by_label("Kept in this browser").rect();
+        assert!(heading.left() >= 0.0 && heading.right() <= width, "{heading:?}");
+        for label in ["Download", "Remove half.gguf", "Stop the download of new.gguf"] {
+            let rect = h.get_by_label(label).rect();
+            assert!(rect.right() <= width, "{label}: {rect:?} in {width}");
+        }
+    }
 }

@@ -8,12 +8,14 @@ use pleiad_runtime::{
 
 use super::units;
 use crate::{
+    loading::options,
     settings::{Palette, Settings, ThemeChoice},
     ui::{
         Action, Command,
         experts::colours,
         icons::Icon,
         parts,
+        picker::ONE_WAY,
         setup::inputs::{self, Taken},
         theme,
     },
@@ -148,7 +150,8 @@ pub(super) fn conversation(ui: &mut Ui, new: &mut Settings) -> bool {
     changed
 }
 
-pub(super) fn models(ui: &mut Ui, new: &mut Settings) -> bool {
+/// `page`: in a browser.
+pub(super) fn models(ui: &mut Ui, new: &mut Settings, page: bool) -> bool {
     explain(ui, "For the next model that is loaded.");
     let load = &mut new.load;
     let mut changed = row(ui, "Device", |ui, label| {
@@ -161,12 +164,25 @@ pub(super) fn models(ui: &mut Ui, new: &mut Settings) -> bool {
     changed |= row(ui, "Memory budget", |ui, label| {
         let id = Id::unique("preferences budget");
         let current = units::size_text(load.memory_budget);
-        let budget = inputs::field(ui, id, label, (&current, "All there is"), Taken::AtEnd, units::size);
-        explain(ui, "Most memory on the device, as 6 GiB. Experts that do not fit stay in main memory.");
+        let careful = parts::bytes(options::CAREFUL_BUDGET);
+        let (hint, explanation) = if page {
+            (
+                careful.as_str(),
+                "Most memory on the device, as 6 GiB, or \u{201c}everything\u{201d}. Experts that do not fit are read from the file.",
+            )
+        } else {
+            ("All there is", "Most memory on the device, as 6 GiB. Experts that do not fit stay in main memory.")
+        };
+        let budget = inputs::field(ui, id, label, (&current, hint), Taken::AtEnd, units::size);
+        explain(ui, explanation);
         budget.map(|b| load.memory_budget = b).is_some()
     });
     changed |= row(ui, "Experts not on the device", |ui, _| {
         let mut changed = false;
+        if page {
+            explain(ui, ONE_WAY);
+            return changed;
+        }
         for (way, name, explanation) in [
             (WayChoice::Auto, "Automatic", "What is fastest, measured while tokens are written"),
             (WayChoice::Only(Way::Gather), "Gather", "The GPU reads them from main memory"),
@@ -208,7 +224,14 @@ pub(super) fn experts(ui: &mut Ui, new: &mut Settings) -> bool {
     })
 }
 
-pub(super) fn storage(ui: &mut Ui, places: &[(String, String)], out: &mut Vec<Action>) {
+pub(super) fn storage(ui: &mut Ui, places: Option<&[(String, String)]>, out: &mut Vec<Action>) {
+    let Some(places) = places else {
+        explain(
+            ui,
+            "Conversations, settings and models are kept in this browser, for this site. Clearing its data removes them.",
+        );
+        return;
+    };
     if places.is_empty() {
         explain(ui, "Nothing is kept between runs.");
     }

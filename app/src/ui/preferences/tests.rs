@@ -15,18 +15,25 @@ use crate::{
 
 struct State {
     settings: Settings,
+    page: bool,
     out: Vec<Action>,
 }
 
 /// The page; settings are carried out, everything is kept.
 fn harness(width: f32) -> Harness<'static, State> {
+    harness_in(width, false)
+}
+
+/// The same; `page`: in a browser.
+fn harness_in(width: f32, page: bool) -> Harness<'static, State> {
     let mut h = Harness::builder()
         .with_size([width, 2400.0])
         .with_context_setup(|ctx| Theme::apply(ctx, &Settings { reduced_motion: true, ..Settings::default() }))
         .build_ui_state(
             |ui, s: &mut State| {
                 let mut out = Vec::new();
-                preferences_ui(ui, &s.settings, &[("Conversations".into(), "/home/a/chats".into())], &mut out);
+                let places = [("Conversations".into(), "/home/a/chats".into())];
+                preferences_ui(ui, &s.settings, (!s.page).then_some(&places), &mut out);
                 for action in &out {
                     if let Action::SetSettings(new) = action {
                         s.settings = (**new).clone();
@@ -34,7 +41,7 @@ fn harness(width: f32) -> Harness<'static, State> {
                 }
                 s.out.extend(out);
             },
-            State { settings: Settings::default(), out: Vec::new() },
+            State { settings: Settings::default(), page, out: Vec::new() },
         );
     h.run();
     h
@@ -118,4 +125,19 @@ fn places_and_shortcuts() {
     h.get_by_label("Keyboard shortcuts...").click();
     h.run();
     assert_eq!(h.state().out, [Action::Copy("/home/a/chats".into()), Action::Run(Command::ShowShortcuts)]);
+}
+
+#[test]
+fn a_page_offers_what_a_page_has() {
+    let mut h = harness_in(700.0, true);
+    for text in
+        ["kept in this browser", "no kernel can read the memory of a page", "Experts that do not fit are read from the file"]
+    {
+        assert!(h.query_by_label_contains(text).is_some(), "{text}");
+    }
+    assert!(h.query_by_label("Gather").is_none() && h.query_by_label("Copy the path of Conversations").is_none());
+    type_into(&mut h, "Memory budget", "everything");
+    h.key_press(Key::Enter);
+    h.run();
+    assert_eq!(h.state().settings.load.memory_budget, Some(crate::loading::options::EVERYTHING));
 }

@@ -1,11 +1,14 @@
 //! Sizes and devices as people type them.
 
-use crate::{sizes, ui::parts};
+use crate::{loading::options::EVERYTHING, sizes, ui::parts};
+
+/// All there is, as people type it.
+const ALL: &str = "everything";
 
 /// Units of sizes, largest first.
 const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
 
-/// A number of bytes, as "6GiB" or "512 MiB"; empty: `None`.
+/// A number of bytes, as "6GiB" or "512 MiB", or "everything"; empty: `None`.
 ///
 /// # Errors
 /// In words, where it is no size.
@@ -13,6 +16,9 @@ pub(super) fn size(text: &str) -> Result<Option<u64>, String> {
     let text = text.trim();
     if text.is_empty() {
         return Ok(None);
+    }
+    if text.eq_ignore_ascii_case(ALL) {
+        return Ok(Some(EVERYTHING));
     }
     sizes::parse(text, 1).map(Some).map_err(|words| {
         let mut letters = words.chars();
@@ -23,6 +29,9 @@ pub(super) fn size(text: &str) -> Result<Option<u64>, String> {
 /// The text that [`size`] reads as these bytes, where a short one does; else rounded.
 pub(super) fn size_text(bytes: Option<u64>) -> String {
     let Some(bytes) = bytes else { return String::new() };
+    if bytes == EVERYTHING {
+        return ALL.to_owned();
+    }
     match UNITS.iter().find(|(_, one)| bytes >= *one && bytes % one == 0 && bytes / one < 10_240) {
         Some((unit, one)) => format!("{} {unit}", bytes / one),
         None => parts::bytes(bytes),
@@ -57,6 +66,7 @@ mod tests {
             assert_eq!(size(text).unwrap(), Some(bytes), "{text}");
         }
         assert_eq!(size("").unwrap(), None);
+        assert_eq!((size(" Everything").unwrap(), size_text(Some(EVERYTHING)).as_str()), (Some(EVERYTHING), "everything"));
         for text in ["GiB", "-1 GiB", "0", "1.2.3 G", "6 gibibytes", "nan"] {
             assert!(size(text).is_err(), "{text}");
         }

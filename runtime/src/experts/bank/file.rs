@@ -190,7 +190,7 @@ impl BankFile {
         for number in samples {
             let Some((section, expert)) = self.contents.all().nth(number) else { continue };
             fresh.resize(section.record.stride, 0);
-            section.record.pack(&model.banks[section.bank], expert, &mut fresh);
+            section.record.pack(&model.banks[section.bank], expert, &mut fresh).map_err(|e| e.to_string())?;
             let bank = section.bank;
             if self.record(bank, expert) != Some(&fresh) {
                 return Err(format!("expert {expert} of bank {bank} is damaged or another model's"));
@@ -252,7 +252,7 @@ pub(super) fn open_or_build(
     directory: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(BankFile, Option<String>), String> {
-    let fingerprint = fingerprint_bits(model);
+    let fingerprint = fingerprint_bits(model).map_err(|e| e.to_string())?;
     let path = directory.join(format!("{fingerprint:016x}.bank"));
     let (mut wanted, mut notice) = (needed.to_vec(), None);
     match BankFile::open(model, fingerprint, &path) {
@@ -294,7 +294,7 @@ fn build(
         || Ok((fs::OpenOptions::new().write(true).open(temporary.path())?, Vec::new())),
         |(file, record), (section, expert)| {
             record.resize(section.record.stride, 0);
-            section.record.pack(experts(section), expert, record);
+            section.record.pack(experts(section), expert, record).map_err(io::Error::other)?;
             file.seek(SeekFrom::Start(section.offset(expert)))?;
             file.write_all(record)?;
             Ok((section.first + expert, checksum(record), record.len() as u64))

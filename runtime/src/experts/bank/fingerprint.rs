@@ -1,6 +1,8 @@
 //! A model's fingerprint, and the check value behind it.
 
-use pleiad_models::{Tensor, weights::Experts};
+use std::ops::Range;
+
+use pleiad_models::{Bytes, Result, Tensor, weights::Experts};
 
 use super::layout::PARTS;
 use crate::model::Model;
@@ -12,18 +14,21 @@ const PLACES: usize = 8;
 
 /// 16 hexadecimal digits that tell a model from others: dimensions, formats, all vectors and samples of the matrices. The name
 /// of the model's files in cache directories.
-pub fn fingerprint(model: &Model) -> String {
-    format!("{:016x}", fingerprint_bits(model))
+///
+/// # Errors
+/// Where the samples cannot be read.
+pub fn fingerprint(model: &Model) -> Result<String> {
+    Ok(format!("{:016x}", fingerprint_bits(model)?))
 }
 
 /// The [`fingerprint`] as a number.
-pub(super) fn fingerprint_bits(model: &Model) -> u64 {
+pub(super) fn fingerprint_bits(model: &Model) -> Result<u64> {
     let mut seen = Vec::new();
     let top_k = model.config.moe.as_ref().map_or(0, |moe| moe.top_k);
     words(&mut seen, &[model.config.num_layers, top_k, model.mats.len(), model.vecs.len(), model.banks.len()]);
     for t in &model.mats {
         kind(&mut seen, t);
-        sample(&mut seen, &t.data, 1, 2);
+        sample(&mut seen, t, &t.data, 0..t.data.len(), (1, 2))?;
     }
     for v in &model.vecs {
         seen.extend_from_slice(bytemuck::cast_slice(v));
@@ -33,9 +38,9 @@ pub(super) fn fingerprint_bits(model: &Model) -> u64 {
         for part in PARTS {
             kind(&mut seen, bank.first(part));
         }
-        sample_experts(&mut seen, bank);
+        sample_experts(&mut seen, bank)?;
     }
-    checksum(&seen)
+    Ok(checksum(&seen))
 }
 
 fn words(seen: &mut Vec<u8>, words: &[usize]) {
@@ -49,20 +54,26 @@ fn kind(seen: &mut Vec<u8>, t: &Tensor) {
 }
 
 /// A sample of every matrix of every expert: whoever trains or quantises anew changes nearly all bytes of what is changed.
-fn sample_experts(seen: &mut Vec<u8>, experts: &Experts) {
+fn sample_experts(seen: &mut Vec<u8>, experts: &Experts) -> Result<()> {
     for part in PARTS {
         for expert in 0..experts.len() {
-            let (m, place) = (experts.matrix(expert, part), expert % PLACES + 1);
-            sample(seen, m.data, place, PLACES + 1);
-            sample(seen, m.scales.unwrap_or(&[]), place, PLACES + 1);
+            let ((t, first), place) = (experts.place(expert, part), expert % PLACES + 1);
+            let row = t.row_bytes();
+            sample(seen, t, &t.data, first * row..(first + t.rows) * row, (place, PLACES + 1))?;
+            if let Some(scales) = &t.scales {
+                sample(seen, t, scales, 0..scales.len(), (place, PLACES + 1))?;
+            }
         }
     }
+    Ok(())
 }
 
-/// Appends the bytes about `numerator / denominator` of the way through `data`.
-fn sample(seen: &mut Vec<u8>, data: &[u8], numerator: usize, denominator: usize) {
-    let start = data.len().saturating_sub(SAMPLE) / denominator * numerator;
-    seen.extend(data.iter().skip(start).take(SAMPLE));
+/// Appends the bytes about `place.0 / place.1` of the way through a range of a tensor's bytes.
+fn sample(seen: &mut Vec<u8>, of: &Tensor, data: &Bytes, range: Range<usize>, place: (usize, usize)) -> Result<()> {
+    let start = range.len().saturating_sub(SAMPLE) / place.1 * place.0;
+    let len = (range.len() - start).min(SAMPLE);
+    seen.extend_from_slice(&data.read(range.start + start, len).map_err(|e| of.unreadable(e))?);
+    Ok(())
 }
 
 /// A 64-bit check value that finds damage (not forgery): four lanes of xor, multiply and rotate over little-endian words, several

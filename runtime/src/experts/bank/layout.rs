@@ -1,7 +1,7 @@
 //! How an expert's blob is laid out, and how it is packed.
 
 use pleiad_models::{
-    Format, Tensor,
+    Format, Result, Tensor,
     blocks::packed_row_bytes,
     weights::{ExpertPart, Experts},
 };
@@ -43,26 +43,29 @@ impl BlobLayout {
         Self::new(PARTS.map(|part| packed_bytes(experts.first(part))))
     }
 
-    /// The layout of those parts alone that the checkpoint does not store as they are packed; the others are empty.
+    /// The layout of those parts alone that the checkpoint does not hold as they are packed, in memory or mapped; the others are
+    /// empty.
     pub(super) fn record_of(experts: &Experts) -> Self {
+        let is_resident = experts.is_resident();
         Self::new(PARTS.map(|part| {
             let tensor = experts.first(part);
-            if is_stored_packed(tensor) { 0 } else { packed_bytes(tensor) }
+            if is_resident && is_stored_packed(tensor) { 0 } else { packed_bytes(tensor) }
         }))
     }
 
-    /// Packs the parts of an expert that are not empty here, and zeroes the padding. Panics where there is no such expert or
-    /// `out` is not one stride long.
-    pub(super) fn pack(&self, experts: &Experts, expert: usize, out: &mut [u8]) {
+    /// Packs the parts of an expert that are not empty here, and zeroes the padding. An error says what cannot be read. Panics
+    /// where there is no such expert or `out` is not one stride long.
+    pub(super) fn pack(&self, experts: &Experts, expert: usize, out: &mut [u8]) -> Result<()> {
         assert_eq!(out.len(), self.stride, "bytes of an expert");
         for (i, part) in PARTS.into_iter().enumerate() {
             let end = self.offsets.get(i + 1).copied().unwrap_or(self.stride);
             let (packed, padding) = out[self.offsets[i]..end].split_at_mut(self.sizes[i]);
             if !packed.is_empty() {
-                experts.matrix(expert, part).pack(packed);
+                experts.part(expert, part)?.matrix().pack(packed);
             }
             padding.fill(0);
         }
+        Ok(())
     }
 }
 

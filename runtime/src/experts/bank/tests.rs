@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+pub(in crate::experts) mod ranged;
+
 use std::{
     fs,
     path::PathBuf,
@@ -208,11 +210,11 @@ fn every_home_hands_out_the_same_blobs() {
     assert!(bytes > 0 && bytes < fs::metadata(only_file(&dir)).unwrap().len());
 
     let mut last = (0, 0);
-    let mut host = HostBank::within(&model, &ALL, None, bytes, &mut |done, total| last = (done, total));
+    let mut host = HostBank::within(&model, &ALL, None, bytes, &mut |done, total| last = (done, total)).unwrap();
     assert_eq!((host.kind(), host.bytes(), host.notice(), last), (BankKind::Memory, bytes, None, (bytes, bytes)));
     assert_right(&mut host, &model);
 
-    let mut host = HostBank::within(&model, &ALL, None, bytes - 1, &mut |_, _| panic!("nothing is packed ahead"));
+    let mut host = HostBank::within(&model, &ALL, None, bytes - 1, &mut |_, _| panic!("nothing is packed ahead")).unwrap();
     assert_eq!((host.kind(), host.bytes()), (BankKind::OnTheFly, 0));
     assert!(host.notice().is_some_and(|n| n.contains("MiB")), "{:?}", host.notice());
     assert_right(&mut host, &model);
@@ -352,18 +354,18 @@ fn where_the_disk_refuses_memory_serves() {
     let (model, dir) = (model(8), TempDir::new("refused"));
     let file = dir.path().join("a file");
     fs::write(&file, "not a directory").unwrap();
-    let mut host = HostBank::within(&model, &ALL, Some(&file), u64::MAX, &mut |_, _| ());
+    let mut host = HostBank::within(&model, &ALL, Some(&file), u64::MAX, &mut |_, _| ()).unwrap();
     assert_eq!(host.kind(), BankKind::Memory);
     assert!(host.notice().is_some_and(|n| n.contains("a file") && n.contains("memory")), "{:?}", host.notice());
     assert_right(&mut host, &model);
-    let mut host = HostBank::within(&model, &ALL, Some(&file), 0, &mut |_, _| ());
+    let mut host = HostBank::within(&model, &ALL, Some(&file), 0, &mut |_, _| ()).unwrap();
     assert_eq!(host.kind(), BankKind::OnTheFly);
     assert!(host.notice().is_some_and(|n| n.contains("a file") && n.contains("every use")), "{:?}", host.notice());
     assert_right(&mut host, &model);
     // The name is taken by something that cannot be replaced: nothing stays behind.
-    let taken = dir.path().join(format!("{}.bank", fingerprint(&model)));
+    let taken = dir.path().join(format!("{}.bank", fingerprint(&model).unwrap()));
     fs::create_dir_all(taken.join("inhabited")).unwrap();
-    let mut host = HostBank::within(&model, &ALL, Some(dir.path()), u64::MAX, &mut |_, _| ());
+    let mut host = HostBank::within(&model, &ALL, Some(dir.path()), u64::MAX, &mut |_, _| ()).unwrap();
     assert_eq!(host.kind(), BankKind::Memory);
     assert_right(&mut host, &model);
     assert_eq!(dir.names().len(), 2, "{:?}", dir.names());
@@ -421,14 +423,14 @@ fn the_first_error_ends_parallel_work() {
 #[test]
 fn fingerprints_tell_models_apart() {
     let base = model(10);
-    let name = fingerprint(&base);
+    let name = fingerprint(&base).unwrap();
     assert!(name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit()));
-    assert_eq!(name, fingerprint(&model(10)));
-    let mut names = vec![name, fingerprint(&model(11))];
+    assert_eq!(name, fingerprint(&model(10)).unwrap());
+    let mut names = vec![name, fingerprint(&model(11)).unwrap()];
     let mut edited = |edit: &dyn Fn(&mut Model)| {
         let mut model = Model::clone(&base);
         edit(&mut model);
-        names.push(fingerprint(&model));
+        names.push(fingerprint(&model).unwrap());
     };
     edited(&|m| m.vecs[1][2] += 1.0);
     edited(&|m| m.mats[3].data = Bytes::new(noise(m.mats[3].data.len(), 1)));

@@ -1,0 +1,239 @@
+// The app with the embedded model: it loads, talks as the native program does, and does what people ask of it.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { App } from './lib/app.mjs';
+import { VIEW, hide, launch } from './lib/chromium.mjs';
+import { native, there } from './lib/native.mjs';
+import { difference } from './lib/png.mjs';
+import { LONG, conversation, greedy, sampled } from './lib/questions.mjs';
+import { serve } from './lib/site.mjs';
+
+const MIB = 2 ** 20;
+/// Where the experts are, beside the conversation: every cell of the grid, without its legend.
+const GRID = { x: 830, y: 100, width: 430, height: 90 };
+/// The first answer's button that says it helped, if question and answer have one line each.
+const HELPED = { x: 303, y: 200 };
+
+let [site, browser, context, app] = [];
+
+before(async () => {
+  site = await serve();
+  browser = await launch();
+  context = await browser.newContext(VIEW);
+});
+
+after(async () => {
+  await browser?.close();
+  await site?.close();
+});
+
+test('it loads, says what it is at, and complains about nothing', { timeout: 90_000 }, async (t) => {
+  app = await App.open(context, `${site.url}?device=wgpu:0&temp=0`, { state: null });
+  const seen = new Set();
+  const status = await app.until(
+    'a model that is ready',
+    () => ({ ...document.querySelector('#pleiad-status').dataset, text: document.querySelector('#pleiad-status').textContent }),
+    (s) => (seen.add(s.state), s.state === 'ready'),
+    80_000,
+  );
+  assert.ok(seen.has('loading'), [...seen].join());
+  assert.match(status.model, /pleiad tiny|embedded/i);
+  assert.match(status.device, /swiftshader|gpu/i);
+  assert.ok(status.text.length > 5);
+  assert.match(await app.page.title(), /Pleiad/);
+  assert.equal(await app.page.locator('#pleiad-notice').isVisible(), false);
+  await app.frames(10);
+  await app.picture('ready');
+  app.clean();
+  t.diagnostic(`ready on ${status.device} after ${((await app.page.evaluate(() => performance.now())) / 1000).toFixed(1)} s since navigation`);
+});
+
+test('screen readers find its three elements', async () => {
+  const page = app.page;
+  // By role and name, as they do.
+  assert.equal(await page.getByRole('textbox', { name: /message/i }).first().getAttribute('id'), 'pleiad-input');
+  assert.equal(await page.getByRole('log').getAttribute('id'), 'pleiad-log');
+  assert.equal(await page.locator('[role=status]').getAttribute('id'), 'pleiad-status');
+  assert.equal(await page.locator('html').getAttribute('lang'), 'en');
+  // The keyboard reaches the input, and nothing that is hidden takes the focus.
+  await page.focus('#pleiad-input');
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'pleiad-input');
+  assert.equal(await page.evaluate(() => [...document.querySelectorAll('canvas, textarea')].every((e) => !e.closest('[aria-hidden=true]'))), true);
+});
+
+test('its memory is small', async (t) => {
+  const { memoryPage, memoryWorker } = await app.status();
+  t.diagnostic(`wasm memory: page ${(memoryPage / MIB).toFixed(1)} MiB, worker ${(memoryWorker / MIB).toFixed(1)} MiB`);
+  assert.ok(memoryPage > 1 * MIB && memoryWorker > 1 * MIB, `${memoryPage}, ${memoryWorker}`);
+  assert.ok(memoryPage + memoryWorker < 128 * MIB);
+});
+
+test('three turns are answered as transformers answers them', { timeout: 120_000 }, async () => {
+  const { questions, answers, promptTokens } = conversation();
+  const said = [];
+  for (const question of questions) said.push(await app.ask(question));
+  assert.deepEqual(said.map((a) => a.text), answers);
+  assert.deepEqual(said.map((a) => a.stop), ['end', 'end', 'end']);
+  assert.equal(new Set(said.map((a) => a.chat)).size, 1, 'one conversation');
+  assert.equal(said[2].promptTokens, promptTokens);
+  for (const a of said) {
+    assert.ok(a.tokens > 0 && a.prefillSeconds > 0 && a.decodeSeconds >= 0, JSON.stringify(a.data));
+    assert.equal(a.hitRate ?? 1, 1, 'all experts are on the GPU');
+  }
+  assert.deepEqual(await app.page.evaluate(() => [...document.querySelectorAll('#pleiad-log article')].map((a) => a.textContent.trim())), [
+    questions[0], answers[0], questions[1], answers[1], questions[2], answers[2],
+  ]);
+  app.clean();
+});
+
+test('the page stays responsive, and shows the experts at work', { timeout: 120_000 }, async (t) => {
+  const before = await app.pixels(GRID);
+  const count = (await app.articles()).length;
+  await app.longTasks();
+  // A long prompt, then a long answer.
+  await app.send(`${'The fox walked along the river and looked at the moon. '.repeat(12)}\n${LONG}`);
+  await app.waitStatus('answering', 5_000);
+  const gaps = await app.page.evaluate(frameGaps, 4_000);
+  const during = await app.pixels(GRID);
+  await app.picture('answering');
+  await app.answerAfter(count);
+  const after = await app.pixels(GRID);
+  const tasks = (await app.longTasks()).sort((a, b) => a - b);
+  const slowest = tasks.at(-1) ?? 0;
+  t.diagnostic(`${tasks.length} long tasks, the longest ${slowest.toFixed(0)} ms; ${gaps.length} frames in 4 s, the longest ${Math.max(...gaps).toFixed(0)} ms`);
+  assert.ok(difference(before, during) > 0.02 || difference(before, after) > 0.02, 'the grid of experts changes');
+  assert.ok(slowest < 250, `a task took ${slowest} ms`);
+  assert.ok(gaps.length > 8, `${gaps.length} frames in 4 s`);
+  app.clean();
+});
+
+test('regenerating lists another answer to the same question', { timeout: 120_000 }, async () => {
+  const all = await app.articles();
+  const first = all.at(-1);
+  await app.command('Regenerate answer');
+  const second = await app.answerAfter(all.length);
+  assert.equal(second.chat, first.chat);
+  assert.notEqual(second.message, first.message);
+  assert.equal(second.text, first.text, 'it is greedy');
+  assert.equal(second.tokens, first.tokens);
+});
+
+test('an answer is stopped at once', { timeout: 60_000 }, async (t) => {
+  const count = (await app.articles()).length;
+  await app.send(LONG);
+  await app.waitStatus('answering', 5_000);
+  await new Promise((r) => setTimeout(r, 1500));
+  const began = performance.now();
+  await app.key('Escape');
+  const stopped = await app.answerAfter(count, 10_000);
+  const seconds = (performance.now() - began) / 1000;
+  t.diagnostic(`stopped after ${seconds.toFixed(2)} s and ${stopped.tokens} tokens`);
+  assert.equal(stopped.stop, 'cancelled');
+  assert.ok(seconds < 3, `${seconds} s`);
+  await app.waitStatus('ready', 5_000);
+  app.clean();
+});
+
+test('a conversation goes on while its window is hidden', { timeout: 90_000 }, async () => {
+  await app.command('New conversation');
+  const window = await hide(app.page);
+  // What a person has sent before turning to another window.
+  const { question, text } = greedy('What is MLA?');
+  await app.send(question);
+  await new Promise((r) => setTimeout(r, 3000));
+  await window.show();
+  const answer = await app.answerAfter(0);
+  assert.equal(answer.text, text);
+  app.clean();
+});
+
+test('answers are rated', { timeout: 60_000 }, async () => {
+  await app.command('New conversation');
+  const answer = await app.ask('What is the capital of France?');
+  assert.equal(answer.rating ?? '', '');
+  const rating = () => document.querySelector('#pleiad-log article[data-stop]').dataset.rating;
+  await app.click(HELPED.x, HELPED.y);
+  await app.until('a good rating', rating, (r) => r === 'good', 5_000);
+  await app.click(HELPED.x, HELPED.y);
+  await app.until('no rating', rating, (r) => !r, 5_000);
+  await app.click(HELPED.x, HELPED.y);
+  await app.until('a good rating', rating, (r) => r === 'good', 5_000);
+});
+
+test('it fits a phone', { timeout: 30_000 }, async () => {
+  await app.page.setViewportSize({ width: 390, height: 844 });
+  await app.frames(10);
+  await app.picture('phone');
+  const width = await app.page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.equal(width[0], width[1], 'nothing is to be scrolled sideways');
+  await app.page.setViewportSize(VIEW.viewport);
+  await app.frames(5);
+  app.clean();
+});
+
+test('a seed draws what it draws in the native program', { timeout: 120_000 }, async (t) => {
+  await app.goto(`${site.url}?device=wgpu:0&temp=${sampled.temp}&seed=${sampled.seed}`);
+  const answer = await app.ask(sampled.question);
+  assert.equal(answer.text, sampled.text);
+  assert.equal(answer.tokens, sampled.tokens);
+  if (there) {
+    const args = ['run', '--json', '--device', 'wgpu:0', '--temp', String(sampled.temp), '--seed', String(sampled.seed)];
+    assert.equal((await native(...args, sampled.question)).text, answer.text, 'the program of this build');
+  } else {
+    t.diagnostic('compared with a record: there is no native program');
+  }
+  app.clean();
+});
+
+test('conversations and settings are found again', { timeout: 120_000 }, async () => {
+  const [chat] = (await app.articles()).map((a) => a.chat);
+  await app.command('Light or dark');
+  await app.frames(5);
+  // What is written is written after a moment of rest.
+  await new Promise((r) => setTimeout(r, 1500));
+  const lit = brightness(await app.pixels());
+  await app.goto(`${site.url}?device=wgpu:0`);
+  const again = await app.until('the conversation', readAnswers, (a) => a.length > 0, 10_000);
+  assert.deepEqual(again.map((a) => [a.chat, a.text]), [[chat, sampled.text]]);
+  await app.frames(5);
+  const now = brightness(await app.pixels());
+  assert.ok(lit > 128 && Math.abs(lit - now) < 24, `light before ${lit}, after ${now}`);
+  // The conversation before it in the list is the one with a rating.
+  await app.command('Next conversation');
+  const rated = await app.until('the one before', readAnswers, (a) => a.length > 0 && a[0].chat !== chat, 10_000);
+  assert.deepEqual(rated.map((a) => [a.text, a.rating]), [[greedy('What is the capital of France?').text, 'good']]);
+  // And it goes on.
+  const next = await app.ask('Who are you?');
+  assert.equal(next.chat, rated[0].chat);
+  app.clean();
+});
+
+/// The mean of all channels.
+function brightness(picture) {
+  let sum = 0;
+  for (let i = 0; i < picture.data.length; i += 97) sum += picture.data[i];
+  return sum / Math.ceil(picture.data.length / 97);
+}
+
+// Functions below run in the page.
+
+function readAnswers() {
+  return [...document.querySelectorAll('#pleiad-log article[data-stop]')].map((a) => ({
+    chat: a.dataset.chat,
+    rating: a.dataset.rating,
+    text: a.textContent.trim(),
+  }));
+}
+
+async function frameGaps(milliseconds) {
+  const gaps = [];
+  const end = performance.now() + milliseconds;
+  for (let last = performance.now(); last < end; ) {
+    const now = await new Promise((r) => requestAnimationFrame(() => r(performance.now())));
+    gaps.push(now - last);
+    last = now;
+  }
+  return gaps;
+}

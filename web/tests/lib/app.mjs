@@ -1,0 +1,265 @@
+// The app as tests use it: through the three elements that scripts and screen readers use, the keyboard, and pictures.
+
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+
+import { decode, lowestBar, near } from './png.mjs';
+import { session } from './paths.mjs';
+
+/// What browsers themselves say where WebGPU runs on the CPU or is not there; nothing of it is the app's.
+const NOT_OURS = [/^No available adapters\./, /powerPreference option is currently ignored/];
+
+/// Longest that a model of the tests takes to load, with other work on the machine.
+const LOADING = 60_000;
+/// Longest that an answer takes.
+const ANSWER = 60_000;
+
+/// Colours of the dark theme.
+const ACCENT = [0x7f, 0xb2, 0xff];
+const BAD = [0xff, 0x8a, 0x80];
+
+export class App {
+  constructor(page) {
+    this.page = page;
+    /// Everything that went wrong, in the order in which it did.
+    this.problems = [];
+    const say = (text) => this.problems.push(text);
+    page.on('console', (m) => {
+      if (['error', 'warning'].includes(m.type()) && !NOT_OURS.some((r) => r.test(m.text()))) say(`${m.type()}: ${m.text()}`);
+    });
+    page.on('pageerror', (e) => say(`uncaught: ${e.message}`));
+    page.on('requestfailed', (r) => say(`request failed: ${r.url()} (${r.failure()?.errorText})`));
+    page.on('response', (r) => r.status() >= 400 && say(`${r.status()}: ${r.url()}`));
+    page.on('crash', () => say('the page crashed'));
+    /// Questions that the browser asked for the page; all are answered with yes.
+    this.dialogs = [];
+    page.on('dialog', (d) => {
+      this.dialogs.push(d.message());
+      return d.accept();
+    });
+  }
+
+  /// Opens the site in a new page of a context. `state`: what to wait for.
+  static async open(context, url, { state = 'ready', viewport } = {}) {
+    const page = await context.newPage();
+    if (viewport) await page.setViewportSize(viewport);
+    const app = new App(page);
+    await page.addInitScript(watch);
+    await app.goto(url, { state });
+    return app;
+  }
+
+  async goto(url, { state = 'ready' } = {}) {
+    const began = performance.now();
+    await this.page.goto(url, { timeout: LOADING });
+    if (state) await this.waitStatus(state);
+    this.loadSeconds = (performance.now() - began) / 1000;
+  }
+
+  async reload() {
+    await this.page.reload({ timeout: LOADING });
+    await this.waitStatus('ready');
+  }
+
+  close() {
+    return this.page.close();
+  }
+
+  /// Waits until `test` is true of what the page computes with `look`; says what it was instead.
+  async until(what, look, test, timeout = ANSWER, argument = null) {
+    const end = performance.now() + timeout;
+    for (;;) {
+      const value = await this.page.evaluate(look, argument);
+      if (test(value)) return value;
+      if (performance.now() > end) throw new Error(`not after ${timeout / 1000} s: ${what}; instead ${JSON.stringify(value)}; ${this.problems.join('; ')}`);
+      await new Promise((r) => setTimeout(r, 40));
+    }
+  }
+
+  /// `{ state, progress, model, device, memoryPage, memoryWorker, text }`.
+  status() {
+    return this.page.evaluate(readStatus);
+  }
+
+  waitStatus(state, timeout = LOADING) {
+    const wanted = [state].flat();
+    return this.until(`status ${wanted}`, readStatus, (s) => s !== null && wanted.includes(s.state), timeout);
+  }
+
+  /// Waits for words in the status, in the notice or in the log.
+  waitWords(pattern, timeout = LOADING) {
+    return this.until(`words ${pattern}`, readWords, (text) => pattern.test(text), timeout);
+  }
+
+  /// Finished answers of the conversation that is open, in the order in which they were listed.
+  articles() {
+    return this.page.evaluate(readArticles);
+  }
+
+  /// Types a question and sends it.
+  async send(text) {
+    await this.page.fill('#pleiad-input', text);
+    await this.page.press('#pleiad-input', 'Enter');
+  }
+
+  /// Waits for an answer beyond the `before` first ones.
+  async answerAfter(before, timeout = ANSWER) {
+    const all = await this.until(`answer ${before + 1}`, readArticles, (a) => a.length > before, timeout);
+    assert.equal(all.length, before + 1, 'one answer at a time');
+    return all.at(-1);
+  }
+
+  /// Asks and waits for the answer.
+  async ask(text, timeout = ANSWER) {
+    const before = (await this.articles()).length;
+    await this.send(text);
+    return this.answerAfter(before, timeout);
+  }
+
+  /// Presses keys as a person does who has clicked into the app.
+  async key(keys) {
+    await this.page.focus('#pleiad-canvas');
+    await this.page.keyboard.press(keys);
+    await this.frames();
+  }
+
+  /// Gives a command by its name, through the palette.
+  async command(name) {
+    await this.key('Control+k');
+    await this.type(name);
+    await this.page.keyboard.press('Enter');
+    await this.frames();
+  }
+
+  /// Types into what has the app's own focus.
+  async type(text) {
+    await this.frames();
+    await this.page.keyboard.type(text);
+    await this.frames();
+  }
+
+  /// Lets the app draw a few times.
+  frames(count = 3) {
+    return this.page.evaluate(async (n) => {
+      for (let i = 0; i < n; i++) await new Promise((r) => requestAnimationFrame(r));
+    }, count);
+  }
+
+  /// The pixels of the page, or of a part of it.
+  async pixels(clip) {
+    return decode(await this.page.screenshot({ clip, timeout: LOADING }));
+  }
+
+  /// Keeps a picture for people to look at.
+  async picture(name) {
+    writeFileSync(session(`${name}.png`), await this.page.screenshot({ timeout: LOADING }));
+  }
+
+  /// Times of the page's long tasks since the last call, in milliseconds.
+  longTasks() {
+    return this.page.evaluate(() => globalThis.longTasks.splice(0));
+  }
+
+  /// Clicks into the app, at a point of the page.
+  async click(x, y) {
+    await this.page.mouse.move(x, y);
+    await this.frames();
+    await this.page.mouse.click(x, y);
+    await this.frames();
+  }
+
+  /// Chooses a file in the browser's dialog, which a command of the app opens.
+  async openFile(path) {
+    const chooser = this.page.waitForEvent('filechooser', { timeout: 10_000 });
+    await this.command('Open a model file');
+    await (await chooser).setFiles(path);
+  }
+
+  /// Drops a file on the app. Its bytes stay where they are.
+  async dropFile(path) {
+    const session = await this.page.context().newCDPSession(this.page);
+    const data = { items: [], files: [path], dragOperationsMask: 1 };
+    for (const type of ['dragEnter', 'dragOver', 'drop']) {
+      await session.send('Input.dispatchDragEvent', { type, x: 600, y: 400, data });
+      await this.frames();
+    }
+    await session.detach();
+  }
+
+  /// Presses the picker's button that loads what is shown there. It is found by its colour, which nothing else has at that width.
+  async pressLoad(timeout = 15_000) {
+    const end = performance.now() + timeout;
+    for (;;) {
+      const at = lowestBar(await this.pixels(), ACCENT, 60);
+      if (at) return this.click(at.x, at.y);
+      if (performance.now() > end) throw new Error('the picker offers nothing to load');
+      await new Promise((r) => setTimeout(r, 200));
+    }
+  }
+
+  /// Waits for words in the colour of what is wrong. They are on the canvas only: how many of its pixels have the colour.
+  async complaint(timeout = 15_000) {
+    const end = performance.now() + timeout;
+    for (;;) {
+      const count = near(await this.pixels(), BAD);
+      if (count > 150) return count;
+      if (performance.now() > end) throw new Error(`nothing is said to be wrong (${count} pixels)`);
+      await new Promise((r) => setTimeout(r, 200));
+    }
+  }
+
+  /// Fails if anything went wrong that `allowed` does not name. Forgets it.
+  clean(...allowed) {
+    const left = this.problems.splice(0).filter((p) => !allowed.some((r) => r.test(p)));
+    assert.deepEqual(left, []);
+  }
+}
+
+// Functions below run in the page.
+
+function watch() {
+  globalThis.longTasks = [];
+  try {
+    new PerformanceObserver((list) => globalThis.longTasks.push(...list.getEntries().map((e) => e.duration))).observe({ type: 'longtask' });
+  } catch {
+    // Workers have none.
+  }
+}
+
+function readStatus() {
+  const element = document.querySelector('#pleiad-status');
+  if (!element) return null;
+  const d = element.dataset;
+  const number = (text) => (text === undefined || text === '' ? null : Number(text));
+  return {
+    state: d.state,
+    progress: number(d.progress),
+    model: d.model ?? '',
+    device: d.device ?? '',
+    memoryPage: number(d.memoryPage),
+    memoryWorker: number(d.memoryWorker),
+    text: element.textContent.trim(),
+  };
+}
+
+function readArticles() {
+  const number = (text) => (text === undefined || text === '' ? null : Number(text));
+  return [...document.querySelectorAll('#pleiad-log article[data-stop]')].map((a) => ({
+    chat: a.dataset.chat,
+    message: a.dataset.message,
+    promptTokens: number(a.dataset.promptTokens),
+    tokens: number(a.dataset.tokens),
+    prefillSeconds: number(a.dataset.prefillSeconds),
+    decodeSeconds: number(a.dataset.decodeSeconds),
+    tokensPerSecond: number(a.dataset.tokensPerSecond),
+    hitRate: number(a.dataset.hitRate),
+    stop: a.dataset.stop,
+    rating: a.dataset.rating,
+    data: { ...a.dataset },
+    text: a.textContent.trim(),
+  }));
+}
+
+function readWords() {
+  return ['#pleiad-status', '#pleiad-notice', '#pleiad-log'].map((s) => document.querySelector(s)?.textContent ?? '').join('\n');
+}

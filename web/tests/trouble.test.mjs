@@ -1,0 +1,102 @@
+// What goes wrong on people's machines: too little memory, no WebGPU, a device that is lost.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+
+import { App } from './lib/app.mjs';
+import { VIEW, crashGpu, launch } from './lib/chromium.mjs';
+import { LONG, greedy } from './lib/questions.mjs';
+import { serve } from './lib/site.mjs';
+
+const MLA = greedy('What is MLA?');
+const FRANCE = greedy('What is the capital of France?');
+
+let site;
+
+before(async () => {
+  site = await serve();
+});
+
+after(async () => {
+  await site?.close();
+});
+
+test('on a GPU', { timeout: 200_000 }, async (t) => {
+  const browser = await launch();
+  const context = await browser.newContext(VIEW);
+  let app = null;
+  try {
+    await t.test('a budget below the model\'s size changes nothing but the speed', async (t) => {
+      app = await App.open(context, `${site.url}?device=wgpu:0&temp=0&budget=33MB`);
+      const answer = await app.ask(MLA.question);
+      t.diagnostic(`hit rate ${answer.hitRate}, ${answer.tokensPerSecond?.toFixed(1)} tokens a second`);
+      assert.equal(answer.text, MLA.text);
+      assert.ok(answer.hitRate > 0.2 && answer.hitRate < 1, `hit rate ${answer.hitRate}`);
+      await app.picture('budget');
+      app.clean();
+    });
+    await t.test('a budget that is too small is refused in words', async () => {
+      await app.goto(`${site.url}?device=wgpu:0&budget=1MB`, { state: ['error', 'ready'] });
+      const status = await app.status();
+      assert.equal(status.state, 'error');
+      assert.match(status.text, /budget|memory|MiB/i);
+      app.clean(/^error|^warning/);
+    });
+    await t.test('a lost device is told, and the next answer is right', async () => {
+      await app.goto(`${site.url}?device=wgpu:0&temp=0`);
+      const count = (await app.articles()).length;
+      await app.send(LONG);
+      await app.waitStatus('answering', 5_000);
+      await new Promise((r) => setTimeout(r, 1500));
+      await crashGpu(browser);
+      // The answer goes on, or ends and says so.
+      const all = await app.until('the answer ends', readAnswers, (a) => a.length > count, 60_000);
+      t.diagnostic(`the answer: ${JSON.stringify(all.at(-1))}`);
+      await app.waitStatus('ready', 60_000);
+      await app.frames(5);
+      await app.picture('lost');
+      const next = await app.ask('Who are you?');
+      assert.equal(next.stop, 'end');
+      assert.ok(next.text.length > 0);
+    });
+  } finally {
+    await browser.close();
+  }
+});
+
+test('without WebGPU', { timeout: 120_000 }, async (t) => {
+  const browser = await launch({ webgpu: false });
+  const context = await browser.newContext(VIEW);
+  let app = null;
+  try {
+    await t.test('a notice names browsers that have it', async () => {
+      app = await App.open(context, `${site.url}?temp=0`, { state: null });
+      const notice = app.page.locator('#pleiad-notice');
+      await notice.waitFor({ state: 'visible', timeout: 30_000 });
+      const words = await notice.textContent();
+      for (const name of [/Chrome/, /Safari/, /Firefox/, /WebGPU/]) assert.match(words, name);
+      await app.picture('no-webgpu');
+    });
+    await t.test('the CPU answers as the GPU does', async (t) => {
+      await app.page.getByRole('button', { name: /Use the CPU/ }).click();
+      await app.waitStatus('ready');
+      assert.match((await app.status()).device, /cpu|wasm|processor/i);
+      for (const wanted of [FRANCE]) {
+        const answer = await app.ask(wanted.question);
+        t.diagnostic(`${answer.tokensPerSecond?.toFixed(1)} tokens a second on the CPU`);
+        assert.equal(answer.text, wanted.text);
+      }
+      await app.frames(5);
+      await app.picture('cpu');
+      app.clean();
+    });
+  } finally {
+    await browser.close();
+  }
+});
+
+// Runs in the page.
+
+function readAnswers() {
+  return [...document.querySelectorAll('#pleiad-log article[data-stop]')].map((a) => ({ stop: a.dataset.stop, problem: a.dataset.problem ?? '', text: a.textContent.trim() }));
+}
