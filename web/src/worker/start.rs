@@ -35,9 +35,10 @@ pub struct Asked {
 #[wasm_bindgen]
 pub fn start_worker() -> Result<(), JsValue> {
     std::panic::set_hook(Box::new(|panic| {
-        let what = panic.to_string();
-        web_sys::console::error_1(&what.as_str().into());
-        fail(&format!("an error that was not expected: {what}"));
+        web_sys::console::error_1(&panic.to_string().into());
+        let what = panic.payload_as_str().unwrap_or("a fault without words");
+        let place = panic.location().map_or_else(String::new, |l| format!(" ({}:{})", l.file(), l.line()));
+        fail(&format!("an error that was not expected: {what}{place}"));
     }));
     let page = Page::new(Inbox::new());
     let inbox = Rc::clone(&page);
