@@ -1,7 +1,11 @@
 //! Compilers for other targets: rustup's, which fetches a target's standard library, or the distribution's, which comes with the
 //! library's source and builds it.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{cargo, succeeds};
 
@@ -41,6 +45,32 @@ impl Compiler {
             builds_std: true,
         })
     }
+}
+
+/// The variable that names the linker of programs for browsers.
+pub(crate) const WASM_LINKER: &str = "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER";
+
+/// What links a distribution's programs for browsers: its `rust-lld`, rustup's, or the package that its `rust-lld` is a link to,
+/// which is installed.
+///
+/// # Errors
+/// In words, what to do where that cannot be.
+pub(crate) fn wasm_linker() -> Result<PathBuf, String> {
+    let own = Path::new("/usr/bin/rust-lld");
+    if own.exists() {
+        return Ok(own.into());
+    }
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output();
+    let sysroot = sysroot.ok().and_then(|o| String::from_utf8(o.stdout).ok()).unwrap_or_default();
+    let hosts = fs::read_dir(Path::new(sysroot.trim()).join("lib/rustlib")).into_iter().flatten().flatten();
+    if let Some(linker) = hosts.map(|host| host.path().join("bin/rust-lld")).find(|linker| linker.exists()) {
+        return Ok(linker);
+    }
+    // Debian's is a link to the linker of one version of LLVM, such as lld-22, whose package is called the same.
+    let package = fs::read_link(own).ok().and_then(|to| Some(to.file_name()?.to_string_lossy().into_owned()));
+    debian_install(&[package.as_deref().unwrap_or("lld")])?;
+    let found = [own, Path::new("/usr/bin/wasm-ld")].into_iter().find(|linker| linker.exists());
+    found.map(PathBuf::from).ok_or_else(|| "lld was installed, and there is no rust-lld".to_owned())
 }
 
 /// Installs Debian's packages, as root.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use super::{TARGET, dist, optimise};
 use crate::{
     cargo, root, run, run_with, target_dir,
-    targets::{Compiler, debian_install},
+    targets::{Compiler, WASM_LINKER, debian_install, wasm_linker},
 };
 
 /// What is fetched before the app starts, compressed and without the model, is no more than this, in bytes.
@@ -75,7 +75,13 @@ fn compile() -> Result<PathBuf> {
     let folder = if compiler.builds_std { target_dir().join("web-std") } else { target_dir() };
     let folder_name = path(&folder)?;
     let what = ["build", "-p", "pleiad-web", "--profile", "web", "--target", TARGET, "--target-dir", folder_name];
-    run_with(&compiler.cargo, &[&what, compiler.args].concat(), compiler.vars)?;
+    let linker =
+        if compiler.builds_std { Some(wasm_linker().map_err(|words| anyhow!("no linker for {TARGET}: {words}"))?) } else { None };
+    let mut vars = compiler.vars.to_vec();
+    if let Some(linker) = &linker {
+        vars.push((WASM_LINKER, path(linker)?));
+    }
+    run_with(&compiler.cargo, &[&what, compiler.args].concat(), &vars)?;
     Ok(folder.join(TARGET).join("web/pleiad_web.wasm"))
 }
 
