@@ -27,7 +27,7 @@ pub use request::{DoneReason, Event, GenerateOptions, GenerationStats, Progress}
 pub use worker::Worker;
 
 use crate::{
-    Error, Result,
+    Error,
     executor::{Activations, CacheFormat, DeviceChoice},
     experts::{ExpertReport, walk::Routing, ways::WayChoice},
     sampling::SamplingParams,
@@ -138,7 +138,7 @@ pub struct Engine {
 impl Engine {
     /// Starts a worker for a loaded model on a thread of its own.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn start(loaded: Loaded) -> Result<Self> {
+    pub fn start(loaded: Loaded) -> Result<Self, Error> {
         let (engine, worker) = Self::with_worker(loaded);
         std::thread::Builder::new()
             .name("pleiad-engine".into())
