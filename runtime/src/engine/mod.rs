@@ -4,6 +4,7 @@
 //! latent cache: whatever prefix of a prompt is already there is not computed again, be it a new turn, an edit, a
 //! regeneration, or a branch of another session. A [`Generation`] is a stream of [`Event`]s; dropping it cancels.
 
+mod breath;
 mod load;
 mod plans;
 pub mod remote;
@@ -22,7 +23,8 @@ use async_channel::{Receiver, Sender, WeakSender};
 use pleiad_models::{Config, Tokenizer};
 use serde::{Deserialize, Serialize};
 
-pub use load::{Loaded, choose_device, load};
+pub use breath::{Breath, set_breath};
+pub use load::{Loaded, Stage, choose_device, load, load_with};
 pub use request::{DoneReason, Event, GenerateOptions, GenerationStats, Progress};
 pub use worker::Worker;
 
@@ -51,8 +53,8 @@ pub struct EngineOptions {
     pub positions: Option<usize>,
     /// CPU threads; `None`: all.
     pub threads: Option<usize>,
-    /// Tokens submitted before the first of them is read back; 1: none ahead. `None`: 2 on a GPU, and 1 on the CPU, where a
-    /// step is over when it has been submitted.
+    /// Tokens submitted before the first of them is read back; 1: none ahead. `None`: 2 on a GPU, 4 on one in a browser, which
+    /// takes its time to hand results over, and 1 on the CPU, where a step is over when it has been submitted.
     pub in_flight: Option<usize>,
     /// Most tokens of one prefill step.
     pub chunk: usize,
