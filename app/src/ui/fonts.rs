@@ -67,7 +67,7 @@ pub fn add(ctx: &Context, name: &str, bytes: Vec<u8>) -> bool {
 /// has the tables that drawing needs, and they lie within the bytes.
 fn is_font(bytes: &[u8]) -> bool {
     let number = |at: usize, n: usize| -> Option<usize> {
-        Some(bytes.get(at..at.checked_add(n)?)?.iter().fold(0, |x, &b| x << 8 | usize::from(b)))
+        Some(bytes.get(at..at.checked_add(n)?)?.iter().fold(0, |x, &b| (x << 8) | usize::from(b)))
     };
     let directory = || -> Option<bool> {
         let version = bytes.get(..4)?;

@@ -124,7 +124,7 @@ fn what_is_removed_is_forgotten() {
     loaded(&mut harness);
     let ctx = harness.ctx.clone();
     harness.state_mut().give(&ctx, Action::OpenPicker);
-    harness.run_steps(3);
+    until(&mut harness, "the price", |app| app.examined().is_some());
     click(&mut harness, "Remove old.gguf");
     click(&mut harness, "Yes, remove old.gguf");
     assert_eq!(*clerk.asked.borrow(), ["remove old.gguf"]);

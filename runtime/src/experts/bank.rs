@@ -231,7 +231,7 @@ impl HostBank {
             let (tensor, first) = experts.place(expert, part);
             let row = packed_row_bytes(tensor.format, tensor.cols);
             // Whole blocks of F8, and offsets that are multiples of 16.
-            let step = (CHUNK / row.max(1)).max(1).next_multiple_of(F8_BLOCK);
+            let step = (CHUNK / row.max(1) / F8_BLOCK).max(1) * F8_BLOCK;
             for at in (0..tensor.rows).step_by(step) {
                 let rows = tensor.part(first + at, step.min(tensor.rows - at))?;
                 let m = rows.matrix();

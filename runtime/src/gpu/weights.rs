@@ -193,7 +193,7 @@ impl GpuWeights {
         let slots = |(b, bank): (usize, &Experts)| (residency.slots(b) * BlobLayout::of(bank).stride) as u64;
         let total = model.mats.iter().map(packed).sum::<u64>() + model.banks.iter().enumerate().map(slots).sum::<u64>();
         let mut host = host;
-        let (scratch, since_flush, previous, done) = (Vec::with_capacity(CHUNK), 0, None, 0);
+        let (scratch, since_flush, previous, done) = (Vec::with_capacity(CHUNK + BINDING_ALIGN), 0, None, 0);
         let mut up = Uploader { gpu, scratch, since_flush, previous, done, total, progress };
         (up.progress)(0, total);
 

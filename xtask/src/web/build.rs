@@ -1,7 +1,7 @@
 //! From the workspace to `web/dist`.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     time::{Instant, SystemTime},
 };
@@ -101,17 +101,23 @@ fn bind(wasm: &Path, parts: &Path, optimise: bool) -> Result<bool> {
     if parts.exists() {
         fs::remove_dir_all(parts)?;
     }
-    let pack = ["run", "--quiet", "--release", "-p", "xtask", "--features", "web-pack", "--bin", "web-pack", "--"];
-    run(&cargo(), &[&pack[..], &["bindgen", path(wasm)?, path(parts)?]].concat())?;
+    let packer = packer()?;
+    run(path(&packer)?, &["bindgen", path(wasm)?, path(parts)?])?;
     let optimiser = if optimise { optimise::find() } else { None };
     if let Some(optimiser) = &optimiser {
         optimiser.run(&parts.join(PARTS[0]))?;
     }
     let files: Vec<String> = PARTS.iter().map(|name| path(&parts.join(name)).map(str::to_owned)).collect::<Result<_>>()?;
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
-    run(&cargo(), &[&pack[..], &["compress"], &files].concat())?;
+    run(path(&packer)?, &[&["compress"], &files[..]].concat())?;
     fs::write(&stamp_file, if optimiser.is_some() { optimised } else { plain })?;
     Ok(optimiser.is_some())
+}
+
+/// The program `web-pack`, built.
+fn packer() -> Result<PathBuf> {
+    run(&cargo(), &["build", "--quiet", "--release", "-p", "xtask", "--features", "web-pack", "--bin", "web-pack"])?;
+    Ok(target_dir().join("release").join(format!("web-pack{}", env::consts::EXE_SUFFIX)))
 }
 
 /// What parts are made of: without optimising, and with it.

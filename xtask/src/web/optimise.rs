@@ -13,7 +13,7 @@ use crate::{succeeds, target_dir};
 
 /// What it does, and the features that the program uses: what `.cargo/config.toml` asks for and what Rust's target has by itself.
 pub(super) const FLAGS: [&str; 9] = [
-    "-O2",
+    "-O1",
     "--enable-simd",
     "--enable-bulk-memory",
     "--enable-nontrapping-float-to-int",

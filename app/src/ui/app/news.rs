@@ -79,7 +79,10 @@ impl App {
                     self.problem = Some(words);
                 }
             }
-            News::Cancelled(source) => self.tell(format!("Loading {} was cancelled", source.name())),
+            News::Cancelled(source) => {
+                self.last_model.take_if(|s| *s == source);
+                self.tell(format!("Loading {} was cancelled", source.name()));
+            }
             News::Examined(examined) => {
                 (self.examining, self.picker_problem) = (false, None);
                 self.examined = Some(examined);

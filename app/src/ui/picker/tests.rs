@@ -314,6 +314,13 @@ fn page() -> State {
     State { shelf: Some(Still { files, downloads: vec![download], room }), ..examined() }
 }
 
+/// The same in a wide window, once it has found its size.
+fn wide_page(state: State) -> Harness<'static, State> {
+    let mut h = wide(state);
+    h.run_steps(3);
+    h
+}
+
 /// Clicks what has that name, and says what was asked for.
 fn click(h: &mut Harness<'static, State>, label: &str) -> Vec<Action> {
     h.get_by_label(label).click();
@@ -323,7 +330,7 @@ fn click(h: &mut Harness<'static, State>, label: &str) -> Vec<Action> {
 
 #[test]
 fn what_is_kept_is_listed_opened_and_removed() {
-    let mut h = wide(page());
+    let mut h = wide_page(page());
     for text in ["Kept in this browser", "4.0 MiB", "2.0 MiB of 4.0 MiB are here", "1.2 GiB of 12.0 GiB used"] {
         assert!(h.query_by_label(text).is_some(), "{text}");
     }
@@ -341,7 +348,7 @@ fn what_is_kept_is_listed_opened_and_removed() {
 
 #[test]
 fn downloads_are_begun_shown_and_stopped() {
-    let mut h = wide(page());
+    let mut h = wide_page(page());
     for text in ["Downloading new.gguf, 25 %", "1.0 GiB of 4.0 GiB, 512.0 MiB/s, 6.0 s left"] {
         assert!(h.query_by_label(text).is_some(), "{text}");
     }
@@ -372,8 +379,7 @@ fn where_nothing_is_kept_that_is_said() {
     let shelf = s.shelf.as_mut().unwrap();
     (shelf.room, shelf.files) = (None, Vec::new());
     (shelf.downloads[0].in_memory, shelf.downloads[0].total) = (true, None);
-    let mut h = wide(s);
-    h.run_steps(3);
+    let h = wide_page(s);
     for text in ["On this page", "1.0 GiB, 512.0 MiB/s"] {
         assert!(h.query_by_label(text).is_some(), "{text}");
     }
@@ -387,7 +393,7 @@ fn a_copy_of_an_opened_file_can_be_kept() {
     let mut s = page();
     let opened = Source::of("opened:0:mine.gguf").unwrap();
     s.examined = Some(Examined::of(opened.clone(), &Checkpoint::tiny().unwrap()));
-    let mut h = wide(s);
+    let mut h = wide_page(s);
     assert_eq!(click(&mut h, "Keep a copy in this browser"), [Action::Keep(opened.clone())]);
     h.state_mut().shelf.as_mut().unwrap().downloads[0].name = opened.name();
     h.run_steps(2);
@@ -401,7 +407,7 @@ fn a_copy_of_an_opened_file_can_be_kept() {
 fn a_page_has_one_way_of_misses_and_says_where_experts_are() {
     let mut s = page();
     s.settings.load.memory_budget = Some(examined().examined.unwrap().price(&LoadSettings::default()).least);
-    let mut h = wide(s);
+    let mut h = wide_page(s);
     assert!(h.query_by_role_and_label(Role::ComboBox, "Missing experts").is_none());
     assert!(h.query_by_label_contains("In the file, read when needed,").is_some());
     assert!(h.query_by_label_contains("In host memory").is_none());

@@ -70,12 +70,12 @@ pub(in crate::experts) fn in_ranges(model: &Model) -> (Arc<Model>, Arc<Counted>)
 fn experts_read_in_ranges_are_the_mapped_ones() {
     let mapped = model(20);
     let (ranged, file) = in_ranges(&mapped);
-    let compare = |host: &mut HostBank| {
+    let compare = |host: &mut HostBank, most: usize| {
         for bank in 0..mapped.banks.len() {
             for expert in 0..mapped.banks[bank].len() {
                 let (blob, puts) = handed_out(host, bank, expert);
                 assert!(blob == expected(&mapped, bank, expert), "bank {bank}, expert {expert}, {:?}", host.kind());
-                assert_eq!(puts, 1);
+                assert!(puts <= most, "{puts} pieces");
             }
         }
     };
@@ -83,24 +83,24 @@ fn experts_read_in_ranges_are_the_mapped_ones() {
     let mut host = HostBank::within(&ranged, &ALL, None, u64::MAX, &mut |_, _| ()).unwrap();
     assert_eq!(host.kind(), BankKind::Memory);
     assert!(file.reads() > 0);
-    compare(&mut host);
+    compare(&mut host, 1);
     assert_eq!(file.reads(), 0);
     // At every use, but for those used last.
     let mut host = HostBank::within(&ranged, &ALL, None, 0, &mut |_, _| panic!("nothing is packed ahead")).unwrap();
     assert_eq!((host.kind(), host.bytes()), (BankKind::OnTheFly, 0));
-    compare(&mut host);
+    compare(&mut host, 1);
     assert!(file.reads() > 0);
-    compare(&mut host);
+    compare(&mut host, 1);
     assert_eq!(file.reads(), 0);
     let mut host = HostBank::on_the_fly(&ranged);
     host.recent = Recent::new(3 * host.layout(0).stride);
-    (0..2).for_each(|_| compare(&mut host));
+    (0..2).for_each(|_| compare(&mut host, 3));
     assert!(file.reads() > 0);
     // A directory serves models in ranges, too.
     let dir = TempDir::new("ranges");
     let (mut host, packed) = open(&ranged, &ALL, dir.path());
     assert!(packed && host.kind() == BankKind::File);
-    compare(&mut host);
+    compare(&mut host, 1);
     assert_eq!(fingerprint(&ranged).unwrap(), fingerprint(&mapped).unwrap());
 }
 
