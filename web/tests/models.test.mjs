@@ -35,10 +35,10 @@ after(async () => {
 
 /// Waits until a model of that name answers.
 function loaded(name) {
-  return app.until(`${name} is ready`, readStatus, (s) => s.state === 'ready' && name.test(s.text + s.model), 60_000);
+  return app.until(`${name} is ready`, readStatus, (s) => s.state === 'ready' && name.test(s.text + s.model), 180_000);
 }
 
-test('a file that is no model is refused in words, and the old model goes on', { timeout: 120_000 }, async () => {
+test('a file that is no model is refused in words, and the old model goes on', { timeout: 600_000 }, async () => {
   for (const name of ['truncated.gguf', 'random.gguf']) {
     await app.openFile(join(folder, name));
     await app.complaint();
@@ -51,7 +51,7 @@ test('a file that is no model is refused in words, and the old model goes on', {
   app.clean();
 });
 
-test('a file that is opened from disk answers', { timeout: 120_000 }, async (t) => {
+test('a file that is opened from disk answers', { timeout: 600_000 }, async (t) => {
   await app.openFile(join(folder, 'copy.gguf'));
   await app.pressLoad();
   await app.waitStatus('loading', 10_000).catch(() => t.diagnostic('it was loaded between two looks'));
@@ -63,7 +63,7 @@ test('a file that is opened from disk answers', { timeout: 120_000 }, async (t) 
   app.clean();
 });
 
-test('a file that is dropped on the app answers, in another format', { timeout: 120_000 }, async () => {
+test('a file that is dropped on the app answers, in another format', { timeout: 600_000 }, async () => {
   await app.dropFile(GOLDEN);
   await app.picture('picker');
   await app.pressLoad();
@@ -79,7 +79,7 @@ test('a file that is dropped on the app answers, in another format', { timeout: 
   app.clean();
 });
 
-test('a download that is cut goes on where it was, is kept, and answers at the next visit', { timeout: 180_000 }, async () => {
+test('a download that is cut goes on where it was, is kept, and answers at the next visit', { timeout: 600_000 }, async () => {
   const half = Math.floor(SIZE / 2);
   site.files.set('kept.gguf', { path: TINY, cut: half });
   const url = `${site.filesUrl}kept.gguf`;
@@ -91,7 +91,7 @@ test('a download that is cut goes on where it was, is kept, and answers at the n
   await app.picture('download');
   await new Promise((r) => setTimeout(r, 1000));
   await app.goto(address);
-  await app.until('all of it', readKept, (k) => k['kept.gguf'] === SIZE && k['kept.gguf.json']?.complete !== false, 60_000);
+  await app.until('all of it', readKept, (k) => k['kept.gguf'] === SIZE && k['kept.gguf.json']?.complete !== false, 180_000);
   const asked = site.requests.filter((r) => r.path === '/files/kept.gguf' && r.method === 'GET');
   assert.ok(asked.some((r) => r.status === 206 && Number(/bytes=(\d+)-/.exec(r.range)[1]) > 0), JSON.stringify(asked));
   await app.pressLoad(30_000);
@@ -105,10 +105,10 @@ test('a download that is cut goes on where it was, is kept, and answers at the n
   app.clean();
 });
 
-test('a server that knows no ranges is downloaded from as well', { timeout: 120_000 }, async () => {
+test('a server that knows no ranges is downloaded from as well', { timeout: 600_000 }, async () => {
   site.files.set('whole.gguf', { path: TINY, ranges: false });
   await app.goto(`${site.url}?device=wgpu:0&temp=0&model=${encodeURIComponent(`${site.filesUrl}whole.gguf`)}`);
-  await app.until('all of it', readKept, (k) => k['whole.gguf'] === SIZE, 60_000);
+  await app.until('all of it', readKept, (k) => k['whole.gguf'] === SIZE, 180_000);
   await app.pressLoad(30_000);
   await loaded(/./);
   app.clean();

@@ -21,7 +21,7 @@ after(async () => {
   await site?.close();
 });
 
-test('on a GPU', { timeout: 200_000 }, async (t) => {
+test('on a GPU', { timeout: 600_000 }, async (t) => {
   const browser = await launch();
   const context = await browser.newContext(VIEW);
   let app = null;
@@ -50,9 +50,9 @@ test('on a GPU', { timeout: 200_000 }, async (t) => {
       await new Promise((r) => setTimeout(r, 1500));
       await crashGpu(browser);
       // The answer goes on, or ends and says so.
-      const all = await app.until('the answer ends', readAnswers, (a) => a.length > count, 60_000);
+      const all = await app.until('the answer ends', readAnswers, (a) => a.length > count, 180_000);
       t.diagnostic(`the answer: ${JSON.stringify(all.at(-1))}`);
-      await app.waitStatus('ready', 60_000);
+      await app.waitStatus('ready', 180_000);
       await app.frames(5);
       await app.picture('lost');
       const next = await app.ask('Who are you?');
@@ -64,7 +64,7 @@ test('on a GPU', { timeout: 200_000 }, async (t) => {
   }
 });
 
-test('without WebGPU', { timeout: 120_000 }, async (t) => {
+test('without WebGPU', { timeout: 600_000 }, async (t) => {
   const browser = await launch({ webgpu: false });
   const context = await browser.newContext(VIEW);
   let app = null;

@@ -3,16 +3,17 @@
 import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 
-import { decode, lowestBar, near } from './png.mjs';
+import { LARGE, SMALL } from './chromium.mjs';
 import { session } from './paths.mjs';
+import { decode, lowestBar, near } from './png.mjs';
 
 /// What browsers themselves say where WebGPU runs on the CPU or is not there; nothing of it is the app's.
 const NOT_OURS = [/^No available adapters\./, /powerPreference option is currently ignored/];
 
 /// Longest that a model of the tests takes to load, with other work on the machine.
-const LOADING = 60_000;
+const LOADING = 180_000;
 /// Longest that an answer takes.
-const ANSWER = 60_000;
+const ANSWER = 180_000;
 
 /// Colours of the dark theme.
 const ACCENT = [0x7f, 0xb2, 0xff];
@@ -40,9 +41,8 @@ export class App {
   }
 
   /// Opens the site in a new page of a context. `state`: what to wait for.
-  static async open(context, url, { state = 'ready', viewport } = {}) {
+  static async open(context, url, { state = 'ready' } = {}) {
     const page = await context.newPage();
-    if (viewport) await page.setViewportSize(viewport);
     const app = new App(page);
     await page.addInitScript(watch);
     await app.goto(url, { state });
@@ -83,7 +83,12 @@ export class App {
 
   waitStatus(state, timeout = LOADING) {
     const wanted = [state].flat();
-    return this.until(`status ${wanted}`, readStatus, (s) => s !== null && wanted.includes(s.state), timeout);
+    const test = (s) => {
+      // It does not recover from an error by itself.
+      if (s?.state === 'error' && !wanted.includes('error')) throw new Error(`${s.text}; ${this.problems.join('; ')}`);
+      return s !== null && wanted.includes(s.state);
+    };
+    return this.until(`status ${wanted}`, readStatus, test, timeout);
   }
 
   /// Waits for words in the status, in the notice or in the log.
@@ -150,9 +155,17 @@ export class App {
     return decode(await this.page.screenshot({ clip, timeout: LOADING }));
   }
 
+  /// Makes the page as large as pictures are, or as small as is enough for keys and words.
+  async resize(size) {
+    await this.page.setViewportSize(size);
+    await this.frames(6);
+  }
+
   /// Keeps a picture for people to look at.
-  async picture(name) {
+  async picture(name, size = LARGE) {
+    await this.resize(size);
     writeFileSync(session(`${name}.png`), await this.page.screenshot({ timeout: LOADING }));
+    await this.page.setViewportSize(SMALL);
   }
 
   /// Times of the page's long tasks since the last call, in milliseconds.

@@ -18,8 +18,12 @@ const WEBGPU = ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader', '-
 /// Playwright keeps hidden pages running. People's browsers do not.
 const AS_PEOPLE_HAVE_IT = ['--disable-backgrounding-occluded-windows', '--disable-renderer-backgrounding', '--disable-background-timer-throttling'];
 
-/// What pages are opened with: as large as the pictures of the README, and dark.
-export const VIEW = { viewport: { width: 1280, height: 820 }, colorScheme: 'dark' };
+/// As large as the pictures of the README.
+export const LARGE = { width: 1280, height: 820 };
+/// SwiftShader draws the page on the same processor that the model runs on: many pixels would make it several times slower.
+export const SMALL = { width: 480, height: 360 };
+/// What pages are opened with.
+export const VIEW = { viewport: SMALL, colorScheme: 'dark' };
 
 /// Where the browser is.
 export function executable() {
