@@ -4,7 +4,7 @@
 //! joins the shards and says what is wrong in terms of files and tensors.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -145,7 +145,7 @@ impl SafeTensors {
 
     /// Names of all tensors but `used`, sorted.
     #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn unused(&self, used: &HashSet<String>) -> Vec<String> {
+    pub(crate) fn unused(&self, used: &std::collections::HashSet<String>) -> Vec<String> {
         let mut names: Vec<String> = self.names().filter(|n| !used.contains(*n)).map(str::to_owned).collect();
         names.sort();
         names

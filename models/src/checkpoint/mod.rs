@@ -17,7 +17,9 @@ use std::{path::PathBuf, sync::Arc};
 
 pub use special::{GenerationConfig, SpecialTokens};
 
-use crate::{Bytes, ChatTemplate, Config, Error, Ranged, Result, Tokenizer, Weights};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::Error;
+use crate::{Bytes, ChatTemplate, Config, Ranged, Result, Tokenizer, Weights};
 
 /// A model on disk, opened.
 #[derive(Debug)]
