@@ -158,7 +158,8 @@ fn logits_on_gpus() {
 fn long_chunks_on_gpus() {
     let test = "long_chunks_on_gpus";
     let tokens = streams_from(&Both::tiny().mapped.model);
-    let ids: Vec<u32> = answers().into_iter().flat_map(|a| a.prompt).cycle().take(tokens + 3).collect();
+    let prompts: Vec<u32> = answers().into_iter().flat_map(|a| a.prompt).collect();
+    let ids: Vec<u32> = prompts.iter().copied().cycle().take(tokens + 3).collect();
     let both = Both::new("the embedded model", TINY_GGUF, ids, tokens);
     for device in fast_devices(test) {
         let what = format!("{} in chunks of {tokens} on {}", both.name, device.name());

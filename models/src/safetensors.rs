@@ -144,6 +144,7 @@ impl SafeTensors {
     }
 
     /// Names of all tensors but `used`, sorted.
+    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn unused(&self, used: &HashSet<String>) -> Vec<String> {
         let mut names: Vec<String> = self.names().filter(|n| !used.contains(*n)).map(str::to_owned).collect();
         names.sort();

@@ -44,6 +44,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::create_dir_all(directory)?;
     }
     fs::write(&path, serde_json::to_vec(&all)?)?;
-    println!("{} variants in {}", all.len(), path.display());
+    eprintln!("{} variants in {}", all.len(), path.display());
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! GGUF files of architecture `deepseek2`.
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use super::{Checkpoint, GenerationConfig, Source, SourceKind, SpecialTokens};
 use crate::{
@@ -10,7 +10,8 @@ use crate::{
     weights::{Experts, Ffn, KvB, Layer, Mlp, MoeWeights, Mtp, Query},
 };
 
-pub(super) fn open(path: &Path) -> Result<Checkpoint> {
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) fn open(path: &std::path::Path) -> Result<Checkpoint> {
     Ok(build(Gguf::open(path)?, true)?.named(|| path.file_stem().map(|s| s.to_string_lossy().into_owned())))
 }
 

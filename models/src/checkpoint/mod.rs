@@ -11,11 +11,11 @@ mod special;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+#[cfg(not(target_arch = "wasm32"))]
+use std::path::Path;
+use std::{path::PathBuf, sync::Arc};
 
 pub use special::{GenerationConfig, SpecialTokens};
-
-use std::sync::Arc;
 
 use crate::{Bytes, ChatTemplate, Config, Error, Ranged, Result, Tokenizer, Weights};
 
@@ -121,6 +121,7 @@ impl Checkpoint {
 }
 
 /// The only GGUF model in a directory: one file, or the first part of one split set.
+#[cfg(not(target_arch = "wasm32"))]
 fn only_gguf(directory: &Path) -> Result<PathBuf> {
     let bad = |what: String| Error::malformed(directory.display().to_string(), what);
     let io = |e| Error::io(directory, e);

@@ -10,6 +10,7 @@ mod hugging_face;
 #[cfg(test)]
 mod tests;
 
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) use hugging_face::Fields;
 pub use hugging_face::quantisation_of;
 

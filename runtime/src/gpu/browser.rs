@@ -50,7 +50,7 @@ pub(super) fn has_subgroups(device: &wgpu::Device) -> bool {
 }
 
 /// A pipeline that is being compiled.
-pub(super) struct Compiling(JsFuture);
+pub(crate) struct Compiling(JsFuture);
 
 impl Compiling {
     /// Waits until it is compiled, or refused, which making it by wgpu tells. The browser knows the pipeline while this is kept.

@@ -41,6 +41,8 @@ pub struct GpuDevice {
     faults: Arc<Mutex<Faults>>,
     /// Error scopes that were closed, and of which a browser has yet to tell what they caught.
     awaited: Arc<Mutex<Vec<Awaited>>>,
+    /// The same of buffers that are being made: what is wrong with them is an answer to whoever loads a model, and no fault.
+    making: Arc<Mutex<Vec<Awaited>>>,
     /// Every buffer made in a browser, where dropping one frees nothing until its collector sees fit.
     buffers: Arc<Mutex<Vec<wgpu::Buffer>>>,
     /// Kernels compiled so far: models come and go.
@@ -102,6 +104,7 @@ impl GpuDevice {
             options,
             faults,
             awaited: Arc::default(),
+            making: Arc::default(),
             buffers: Arc::default(),
             pipelines: Arc::default(),
             slab_limit: None,
@@ -198,6 +201,7 @@ impl GpuDevice {
             limits: self.limits.clone(),
             faults: Arc::clone(&self.faults),
             awaited: Arc::clone(&self.awaited),
+            making: Arc::clone(&self.making),
             buffers: Arc::clone(&self.buffers),
             pipelines: Arc::clone(&self.pipelines),
             planted: Arc::clone(&self.planted),
@@ -247,7 +251,8 @@ impl GpuDevice {
 
     /// Waits until it is known what went wrong with all that was made without waiting, and tells the first of it.
     pub(crate) async fn settled(&self) -> Result<()> {
-        let awaited = std::mem::take(&mut *lock(&self.awaited));
+        let mut awaited = std::mem::take(&mut *lock(&self.making));
+        awaited.append(&mut lock(&self.awaited));
         let mut first = None;
         for error in awaited {
             first = first.or(error.told().await);
@@ -304,11 +309,19 @@ impl GpuDevice {
         error
     }
 
-    /// A buffer of `size` bytes (rounded up to whole words), or an error that names it.
+    /// A buffer of `size` bytes (rounded up to whole words), or an error that names it; in a browser an error of the next
+    /// [`GpuDevice::settled`].
     pub(crate) async fn buffer(&self, what: &str, size: u64, usage: BufferUsages) -> Result<wgpu::Buffer> {
         let size = self.buffer_size(what, size)?;
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
-        let buffer = self.scoped(what, size, || self.device.create_buffer(&descriptor)).await?;
+        let buffer = if cfg!(target_arch = "wasm32") {
+            // To wait for every one of a model's buffers would take a turn of the browser's GPU process each.
+            let (buffer, errors) = self.in_scopes(|| self.device.create_buffer(&descriptor));
+            lock(&self.making).extend(errors.into_iter().map(|error| Awaited::new(what, size, error)));
+            buffer
+        } else {
+            self.scoped(what, size, || self.device.create_buffer(&descriptor)).await?
+        };
         self.note(&buffer);
         Ok(buffer)
     }

@@ -128,6 +128,7 @@ impl GpuExecutor {
             let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
             free.push(gpu.buffer("readback", (slot_words * 4) as u64, usage).await?);
         }
+        gpu.settled().await?;
         let stats =
             DeviceStats { weight_bytes: state.weights.bytes, uploaded_bytes: state.weights.bytes, ..DeviceStats::default() };
         Ok(Self {

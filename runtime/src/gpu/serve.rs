@@ -142,6 +142,8 @@ pub(super) async fn load(
             Err(e @ Error::OutOfMemory { .. }) if attempt < ATTEMPTS => {
                 // What was refused has been freed; some of it at the next poll.
                 gpu.free_after(kept);
+                // The first error was enough.
+                let _ = gpu.settled().await;
                 gpu.idle().await?;
                 let planned = placement.as_ref().map_or_else(|| needs().whole(), Placement::total);
                 let smaller = (planned as f64 * SHRINK) as u64;
@@ -189,6 +191,7 @@ async fn load_placed(
     };
     let mut notices: Vec<String> = host.as_ref().and_then(|h| h.notice().map(str::to_owned)).into_iter().collect();
     let mut state = GpuState::load(gpu, Arc::clone(model), options, &residency, host.as_mut(), progress).await?;
+    gpu.settled().await?;
     let GpuState { slots: Some(on_device), .. } = &mut state else { return Ok((state, None, notices)) };
 
     let mut available = Vec::new();

@@ -170,6 +170,7 @@ impl Uploader<'_> {
             let index = self.gpu.queue.submit([]);
             if cfg!(target_arch = "wasm32") {
                 self.gpu.idle().await?;
+                self.gpu.settled().await?;
             } else if let Some(previous) = self.previous.replace(index) {
                 self.gpu.block(Some(previous))?;
             }
@@ -215,6 +216,7 @@ impl GpuWeights {
         (up.progress)(total, total);
         gpu.queue.submit([]);
         gpu.idle().await?;
+        gpu.settled().await?;
         Ok(Self { mats, banks, vectors, vector_places, bytes })
     }
 }

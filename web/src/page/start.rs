@@ -21,6 +21,9 @@ use crate::js;
 /// Largest side of a texture that egui is given.
 const TEXTURE: u32 = 8192;
 
+/// Frames a second where there is no GPU.
+const SOFTWARE_FRAMES: u32 = 8;
+
 thread_local! {
     /// What frames are asked of, once it is there.
     static CONTEXT: RefCell<Option<Context>> = const { RefCell::new(None) };
@@ -86,12 +89,17 @@ async fn start(runner: &WebRunner) -> Result<(), JsValue> {
             }
             Ok(Box::new(PageApp { app, mirror: Mirror::new(wake), drawn: false, colour: None }))
         };
-    runner.start(canvas, options(), Box::new(create)).await?;
+    runner.start(canvas, options(software().await), Box::new(create)).await?;
     leave(runner)
 }
 
+/// Whether what draws is no GPU: then drawing and computing are in each other's way.
+async fn software() -> bool {
+    pleiad_runtime::gpu::enumerate().await.first().is_none_or(|a| a.description.software)
+}
+
 /// How the canvas is drawn: with WebGPU, or WebGL 2 where the browser has none.
-fn options() -> WebOptions {
+fn options(software: bool) -> WebOptions {
     let mut setup = WgpuSetupCreateNew::without_display_handle();
     setup.instance_descriptor.backends = wgpu::Backends::BROWSER_WEBGPU | wgpu::Backends::GL;
     // The model is what needs the fast one.
@@ -108,6 +116,7 @@ fn options() -> WebOptions {
     });
     WebOptions {
         wgpu_options: WgpuConfiguration { wgpu_setup: WgpuSetup::CreateNew(setup), ..Default::default() },
+        max_fps: software.then_some(SOFTWARE_FRAMES),
         ..WebOptions::default()
     }
 }

@@ -129,14 +129,13 @@ pub fn progress(message: &JsValue) -> Option<Progress> {
 }
 
 thread_local! {
-    static MEMORY: RefCell<Memory> = const { RefCell::new(Memory { live: BTreeMap::new(), peak: 0 }) };
+    static MEMORY: RefCell<Memory> = const { RefCell::new(Memory { live: BTreeMap::new() }) };
     static WORKERS: Cell<u32> = const { Cell::new(0) };
 }
 
 /// How much wasm memory workers have.
 struct Memory {
     live: BTreeMap<u32, u64>,
-    peak: u64,
 }
 
 impl Memory {
@@ -148,10 +147,7 @@ impl Memory {
     }
 
     fn note(number: u32, bytes: u64) {
-        MEMORY.with_borrow_mut(|m| {
-            m.live.insert(number, bytes);
-            m.peak = m.peak.max(m.live.values().sum());
-        });
+        MEMORY.with_borrow_mut(|m| m.live.insert(number, bytes));
     }
 
     fn forget(number: u32) {
@@ -162,9 +158,4 @@ impl Memory {
 /// Bytes of wasm memory of all workers; `None`: there are none, or none has said.
 pub fn worker_memory() -> Option<u64> {
     MEMORY.with_borrow(|m| (!m.live.is_empty()).then(|| m.live.values().sum()))
-}
-
-/// Most bytes of wasm memory that all workers have had at a time.
-pub fn worker_memory_peak() -> u64 {
-    MEMORY.with_borrow(|m| m.peak)
 }

@@ -13,7 +13,7 @@ use wasm_bindgen::JsValue;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::Blob;
 
-pub use helper::{Helper, Said, progress, worker_memory, worker_memory_peak};
+pub use helper::{Helper, Said, progress, worker_memory};
 
 use crate::{
     kept::{self, Folder},

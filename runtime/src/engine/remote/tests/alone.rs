@@ -129,8 +129,11 @@ fn messages() -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
     (told, [generate, Asked::Cancel(1), Asked::Close(2)].iter().map(message::encode).collect())
 }
 
+/// What takes messages.
+type Taker = Box<dyn FnMut(&[u8]) -> crate::Result<()>>;
+
 /// Both sides, to be given messages that make no sense.
-fn takers() -> (impl FnMut(&[u8]) -> crate::Result<()>, impl FnMut(&[u8]) -> crate::Result<()>) {
+fn takers() -> (Taker, Taker) {
     let (engine, remote) = page();
     let session = engine.session();
     let generation = session.generate(vec![1], SamplingParams::default(), tokens(1));
@@ -145,7 +148,7 @@ fn takers() -> (impl FnMut(&[u8]) -> crate::Result<()>, impl FnMut(&[u8]) -> cra
         let _kept = &behind;
         host.take(bytes, &mut |_| {})
     };
-    (to_page, to_host)
+    (Box::new(to_page), Box::new(to_host))
 }
 
 #[test]
