@@ -65,6 +65,7 @@ test('a file that is opened from disk answers', { timeout: 600_000 }, async (t) 
 
 test('a file that is dropped on the app answers, in another format', { timeout: 600_000 }, async () => {
   await app.dropFile(GOLDEN);
+  await app.frames(10);
   await app.picture('picker');
   await app.pressLoad();
   await loaded(/base/i);

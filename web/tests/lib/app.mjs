@@ -133,7 +133,8 @@ export class App {
 
   /// Gives a command by its name, through the palette.
   async command(name) {
-    await this.key('Control+k');
+    // Browsers keep Ctrl+K to themselves.
+    await this.key('Alt+k');
     await this.type(name);
     await this.page.keyboard.press('Enter');
     await this.frames();
