@@ -57,7 +57,7 @@ try {
     say(`run ${i + 1}: page ${result.decode.page.at(-1).toFixed(2)}, native ${result.decode.native.at(-1).toFixed(2)} tokens a second`);
   }
   // Another conversation: nothing of the prompt is in the cache, and the kernels are there.
-  await app.command('New conversation');
+  await app.newChat();
   result.warmPrefillSeconds = (await app.ask(LONG)).prefillSeconds;
   const { memoryPage, memoryWorker, device } = await app.status();
   Object.assign(result, { device, memoryPage, memoryWorker });
@@ -92,7 +92,7 @@ async function large() {
   }
   const loadSeconds = (performance.now() - began) / 1000;
   say(`loaded after ${loadSeconds.toFixed(1)} s`);
-  await app.command('New conversation');
+  await app.newChat();
   const count = (await app.articles()).length;
   await app.send('Hello');
   await app.waitStatus('answering', 20_000);

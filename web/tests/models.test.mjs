@@ -57,7 +57,7 @@ test('a file that is opened from disk answers', { timeout: 600_000 }, async (t) 
   await app.waitStatus('loading', 10_000).catch(() => t.diagnostic('it was loaded between two looks'));
   const { memoryPage, memoryWorker } = await app.waitStatus('ready').then(() => app.status());
   assert.ok(memoryPage + memoryWorker < 128 * 2 ** 20);
-  await app.command('New conversation');
+  await app.newChat();
   const answer = await app.ask(FRANCE.question);
   assert.equal(answer.text, FRANCE.text);
   app.clean();
@@ -65,10 +65,11 @@ test('a file that is opened from disk answers', { timeout: 600_000 }, async (t) 
 
 test('a file that is dropped on the app answers, in another format', { timeout: 600_000 }, async () => {
   await app.dropFile(GOLDEN);
+  await app.frames(10);
   await app.picture('picker');
   await app.pressLoad();
   await loaded(/base/i);
-  await app.command('New conversation');
+  await app.newChat();
   // Its weights are random: what it says has no sense, and it says something.
   await app.send('Hello');
   await app.waitStatus('answering', 10_000);

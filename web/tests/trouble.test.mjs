@@ -5,6 +5,7 @@ import { after, before, test } from 'node:test';
 
 import { App } from './lib/app.mjs';
 import { VIEW, crashGpu, launch } from './lib/chromium.mjs';
+import { colours } from './lib/png.mjs';
 import { LONG, greedy } from './lib/questions.mjs';
 import { serve } from './lib/site.mjs';
 
@@ -55,6 +56,7 @@ test('on a GPU', { timeout: 600_000 }, async (t) => {
       await app.waitStatus('ready', 180_000);
       await app.frames(5);
       await app.picture('lost');
+      assert.ok(colours(await app.pixels()) > 20, 'the app is drawn again');
       const next = await app.ask('Who are you?');
       assert.equal(next.stop, 'end');
       assert.ok(next.text.length > 0);

@@ -29,7 +29,10 @@ export class App {
       if (['error', 'warning'].includes(m.type()) && !NOT_OURS.some((r) => r.test(m.text()))) say(`${m.type()}: ${m.text()}`);
     });
     page.on('pageerror', (e) => say(`uncaught: ${e.message}`));
-    page.on('requestfailed', (r) => say(`request failed: ${r.url()} (${r.failure()?.errorText})`));
+    page.on('requestfailed', (r) => {
+      // What the page itself no longer wants has not failed.
+      if (r.failure()?.errorText !== 'net::ERR_ABORTED') say(`request failed: ${r.url()} (${r.failure()?.errorText})`);
+    });
     page.on('response', (r) => r.status() >= 400 && say(`${r.status()}: ${r.url()}`));
     page.on('crash', () => say('the page crashed'));
     /// Questions that the browser asked for the page; all are answered with yes.
@@ -130,10 +133,17 @@ export class App {
 
   /// Gives a command by its name, through the palette.
   async command(name) {
-    await this.key('Control+k');
+    // Browsers keep Ctrl+K to themselves.
+    await this.key('Alt+k');
     await this.type(name);
     await this.page.keyboard.press('Enter');
     await this.frames();
+  }
+
+  /// Begins another conversation. Resolves once it is open.
+  async newChat() {
+    await this.command('New conversation');
+    await this.until('an empty log', () => document.querySelectorAll('#pleiad-log article').length, (n) => n === 0, 15_000);
   }
 
   /// Types into what has the app's own focus.
@@ -163,6 +173,8 @@ export class App {
 
   /// Keeps a picture for people to look at.
   async picture(name, size = LARGE) {
+    // The input shows itself over the app while it has the focus.
+    await this.page.focus('#pleiad-canvas').catch(() => {});
     await this.resize(size);
     writeFileSync(session(`${name}.png`), await this.page.screenshot({ timeout: LOADING }));
     await this.page.setViewportSize(SMALL);

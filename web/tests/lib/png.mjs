@@ -73,14 +73,16 @@ export function near(picture, colour) {
   return count;
 }
 
-/// A point in the lowest bar of one colour that is at least so wide, in pixels; null: there is none.
+/// A point in the lowest bar of one colour that is at least so wide, in pixels, and not only a line; null: there is none.
 export function lowestBar(picture, colour, width) {
-  for (let y = picture.height - 1; y >= 0; y--) {
-    let run = 0;
-    for (let x = 0; x < picture.width; x++) {
+  const across = (x, y) => {
+    for (let i = 0; i < width; i++) if (!is(picture, y * picture.width + x - i, colour)) return false;
+    return true;
+  };
+  for (let y = picture.height - 1; y >= 3; y--) {
+    for (let run = 0, x = 0; x < picture.width; x++) {
       run = is(picture, y * picture.width + x, colour) ? run + 1 : 0;
-      // Above its lower edge, left of its middle.
-      if (run >= width) return { x: x - Math.floor(width / 2), y: y - 6 };
+      if (run >= width && [1, 2, 3].every((up) => across(x, y - up))) return { x: x - Math.floor(width / 2), y: y - 6 };
     }
   }
   return null;
