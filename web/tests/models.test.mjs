@@ -43,8 +43,7 @@ test('a file that is no model is refused in words, and the old model goes on', {
     await app.openFile(join(folder, name));
     await app.complaint();
     await app.picture(`refused-${name.split('.')[0]}`);
-    await app.page.keyboard.press('Escape');
-    await app.frames(5);
+    await app.key('Escape');
   }
   const answer = await app.ask(FRANCE.question);
   assert.equal(answer.text, FRANCE.text);

@@ -205,7 +205,7 @@ export class App {
     const session = await this.page.context().newCDPSession(this.page);
     const data = { items: [], files: [path], dragOperationsMask: 1 };
     for (const type of ['dragEnter', 'dragOver', 'drop']) {
-      await session.send('Input.dispatchDragEvent', { type, x: 600, y: 400, data });
+      await session.send('Input.dispatchDragEvent', { type, x: SMALL.width / 2, y: SMALL.height / 2, data });
       await this.frames();
     }
     await session.detach();
@@ -213,10 +213,14 @@ export class App {
 
   /// Presses the picker's button that loads what is shown there. It is found by its colour, which nothing else has at that width.
   async pressLoad(timeout = 15_000) {
+    await this.resize(LARGE);
     const end = performance.now() + timeout;
     for (;;) {
       const at = lowestBar(await this.pixels(), ACCENT, 60);
-      if (at) return this.click(at.x, at.y);
+      if (at) {
+        await this.click(at.x, at.y);
+        return this.resize(SMALL);
+      }
       if (performance.now() > end) throw new Error('the picker offers nothing to load');
       await new Promise((r) => setTimeout(r, 200));
     }
@@ -224,10 +228,11 @@ export class App {
 
   /// Waits for words in the colour of what is wrong. They are on the canvas only: how many of its pixels have the colour.
   async complaint(timeout = 15_000) {
+    await this.resize(LARGE);
     const end = performance.now() + timeout;
     for (;;) {
       const count = near(await this.pixels(), BAD);
-      if (count > 150) return count;
+      if (count > 60) return count;
       if (performance.now() > end) throw new Error(`nothing is said to be wrong (${count} pixels)`);
       await new Promise((r) => setTimeout(r, 200));
     }
