@@ -7,8 +7,8 @@ import { LARGE, SMALL } from './chromium.mjs';
 import { session } from './paths.mjs';
 import { decode, lowestBar, near } from './png.mjs';
 
-/// What browsers themselves say where WebGPU runs on the CPU or is not there; nothing of it is the app's.
-const NOT_OURS = [/^No available adapters\./, /powerPreference option is currently ignored/];
+/// What browsers themselves say where WebGPU runs on the CPU or is not there, and advice on speed.
+const NOT_OURS = [/^No available adapters\./, /willReadFrequently/, /powerPreference option is currently ignored/];
 
 /// Longest that a model of the tests takes to load, with other work on the machine.
 const LOADING = 180_000;
@@ -74,7 +74,10 @@ export class App {
     for (;;) {
       const value = await this.page.evaluate(look, argument);
       if (test(value)) return value;
-      if (performance.now() > end) throw new Error(`not after ${timeout / 1000} s: ${what}; instead ${JSON.stringify(value)}; ${this.problems.join('; ')}`);
+      if (performance.now() > end) {
+        await this.picture(`failed-${what.replace(/\W+/g, '-')}`).catch(() => {});
+        throw new Error(`not after ${timeout / 1000} s: ${what}; instead ${JSON.stringify(value)}; ${this.problems.join('; ')}`);
+      }
       await new Promise((r) => setTimeout(r, 40));
     }
   }
