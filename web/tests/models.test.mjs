@@ -35,7 +35,7 @@ after(async () => {
 
 /// Presses the picker's button, and waits until a model of that name answers.
 async function load(name) {
-  await app.pressLoad(30_000);
+  await app.pressLoad();
   await app.until(`${name.source} is ready`, readStatus, (s) => s.state === 'ready' && name.test(s.model), 30_000);
 }
 

@@ -214,18 +214,23 @@ export class App {
     await session.detach();
   }
 
-  /// Presses the picker's button that loads what is shown there. It is found by its colour, which nothing else has at that width.
-  async pressLoad(timeout = 15_000) {
+  /// Presses the picker's button that loads what is shown there, until it has been pressed. It is found by its colour, which nothing
+  /// below it has.
+  async pressLoad(timeout = 30_000) {
     await this.resize(LARGE);
     const end = performance.now() + timeout;
-    for (;;) {
-      const at = lowestBar(await this.pixels(), ACCENT, 60);
-      if (at) {
+    const find = async () => lowestBar(await this.pixels(), ACCENT, 70);
+    for (let pressed = false, last = null; ; ) {
+      const at = await find();
+      if (pressed && !at) return this.resize(SMALL);
+      // While lists grow, it moves.
+      if (at && last && at.x === last.x && at.y === last.y) {
         await this.click(at.x, at.y);
-        return this.resize(SMALL);
+        pressed = true;
       }
-      if (performance.now() > end) throw new Error('the picker offers nothing to load');
-      await new Promise((r) => setTimeout(r, 200));
+      last = at;
+      if (performance.now() > end) throw new Error(pressed ? 'the picker does not take the press' : 'the picker offers nothing to load');
+      await new Promise((r) => setTimeout(r, 150));
     }
   }
 
