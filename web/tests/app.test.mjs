@@ -110,6 +110,7 @@ test('three turns are answered as transformers answers them', { timeout: 240_000
   assert.deepEqual(said.map((a) => a.stop), ['end', 'end', 'end']);
   assert.equal(new Set(said.map((a) => a.chat)).size, 1, 'one conversation');
   assert.equal(said[2].promptTokens, promptTokens);
+  assert.ok(said[2].reusedTokens >= said[1].promptTokens, `${said[2].reusedTokens} tokens were in the cache`);
   for (const a of said) {
     assert.ok(a.tokens > 0 && a.prefillSeconds > 0 && a.decodeSeconds >= 0, JSON.stringify(a.data));
     assert.equal(a.hitRate ?? 1, 1, 'all experts are on the GPU');

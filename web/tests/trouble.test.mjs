@@ -49,10 +49,16 @@ test('on a GPU', { timeout: 600_000 }, async (t) => {
       await app.send(LONG);
       await app.waitStatus('answering', 5_000);
       await new Promise((r) => setTimeout(r, 1500));
+      await app.page.evaluate(() => (globalThis.beforeTheLoss = true));
       await crashGpu(browser);
       // The answer goes on, or ends and says so.
       const all = await app.until('the answer ends', readAnswers, (a) => a.length > count, 180_000);
       t.diagnostic(`the answer: ${JSON.stringify(all.at(-1))}`);
+      // A canvas gets no second GPU: the page is opened anew.
+      const anew = () => app.page.evaluate(() => !globalThis.beforeTheLoss).catch(() => false);
+      for (const end = Date.now() + 30_000; !(await anew()); await new Promise((r) => setTimeout(r, 100))) {
+        assert.ok(Date.now() < end, 'the page is opened anew');
+      }
       await app.waitStatus('ready', 180_000);
       await app.frames(5);
       await app.picture('lost');

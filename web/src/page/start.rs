@@ -1,6 +1,13 @@
 //! The entry, and the app in the page.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use eframe::{
     Frame, WebOptions, WebRunner,
@@ -23,6 +30,12 @@ const TEXTURE: u32 = 8192;
 
 /// Frames a second where there is no GPU.
 const SOFTWARE_FRAMES: u32 = 8;
+
+/// A page that lost its GPU sooner than that after it was opened would only lose it again, in milliseconds.
+const YOUNG: f64 = 10_000.0;
+
+/// The GPU that draws the page was lost.
+static LOST: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// What frames are asked of, once it is there.
@@ -73,6 +86,15 @@ async fn start(runner: &WebRunner) -> Result<(), JsValue> {
         move |cc: &eframe::CreationContext<'_>| -> Result<Box<dyn eframe::App>, Box<dyn std::error::Error + Send + Sync>> {
             let ctx = &cc.egui_ctx;
             CONTEXT.set(Some(ctx.clone()));
+            if let Some(state) = &cc.wgpu_render_state {
+                let wake = Arc::clone(&wake);
+                state.device.set_device_lost_callback(move |reason, _| {
+                    if reason != wgpu::DeviceLostReason::Destroyed {
+                        LOST.store(true, Ordering::Relaxed);
+                        wake();
+                    }
+                });
+            }
             let start = Start {
                 chats: kept.chats,
                 settings: kept.settings,
@@ -152,6 +174,22 @@ fn leave(runner: &WebRunner) -> Result<(), JsValue> {
     document.add_event_listener_with_callback("visibilitychange", left.unchecked_ref())
 }
 
+/// The GPU that draws is gone, and a canvas gets no other: the page is opened anew, unless that would lose something.
+fn open_anew(app: &mut App) {
+    let opened = app.models().get(None).is_some_and(|m| matches!(m.source, Source::Opened(..)));
+    let window = web_sys::window();
+    let young = window.as_ref().and_then(|w| w.performance()).is_none_or(|p| p.now() < YOUNG);
+    eframe::App::on_exit(app);
+    store::flush();
+    let begun = !opened && !young && window.is_some_and(|w| w.location().reload().is_ok());
+    if !begun {
+        let again = if opened { ", and open the model's file again" } else { "" };
+        notice(&format!(
+            "The browser has lost the GPU that draws this page. Reload the page to go on{again}; conversations are kept."
+        ));
+    }
+}
+
 /// Shows that the program cannot go on, and why.
 fn notice(words: &str) {
     if let Some(element) = js::element("pleiad-notice") {
@@ -168,8 +206,9 @@ fn notice(words: &str) {
 
 /// Takes away what the page shows until there is a frame.
 fn starting_is_over() {
-    if let Some(element) = js::element("pleiad-starting") {
-        element.remove();
+    if let Some(element) = js::element("pleiad-start") {
+        // `page.js` hides it too.
+        let _ = element.set_attribute("hidden", "");
     }
 }
 
@@ -207,6 +246,10 @@ impl eframe::App for PageApp {
             self.app.give(ctx, news.map_or_else(Action::Complain, Action::Tell));
         }
         self.mirror.update(ctx, &mut self.app);
+        // An answer that is being written goes on without being seen.
+        if !self.app.busy() && LOST.swap(false, Ordering::Relaxed) {
+            open_anew(&mut self.app);
+        }
     }
 
     fn ui(&mut self, ui: &mut Ui, _frame: &mut Frame) {

@@ -286,6 +286,7 @@ function readArticles() {
     chat: a.dataset.chat,
     message: a.dataset.message,
     promptTokens: number(a.dataset.promptTokens),
+    reusedTokens: number(a.dataset.reusedTokens),
     tokens: number(a.dataset.tokens),
     prefillSeconds: number(a.dataset.prefillSeconds),
     decodeSeconds: number(a.dataset.decodeSeconds),

@@ -129,6 +129,7 @@ fn fill(element: &Element, chat: &Chat, message: &Message) {
     if let Some(answer) = &message.answer {
         if let Some(stats) = &answer.stats {
             set(element, "data-prompt-tokens", &stats.prompt_tokens.to_string());
+            set(element, "data-reused-tokens", &stats.reused_tokens.to_string());
             set(element, "data-tokens", &stats.generated_tokens.to_string());
             set(element, "data-prefill-seconds", &stats.prefill_seconds.to_string());
             set(element, "data-decode-seconds", &stats.decode_seconds.to_string());
