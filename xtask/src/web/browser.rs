@@ -12,7 +12,7 @@ use super::{
     build::{build, compiler},
     dist,
 };
-use crate::{root, say, succeeds, target_dir, targets::debian_install};
+use crate::{cargo, root, run, say, succeeds, target_dir, targets::debian_install};
 
 /// Names of Chromium's program, and of browsers built on it.
 const BROWSERS: [&str; 10] = [
@@ -48,6 +48,8 @@ pub(crate) fn test() -> Result<()> {
         }
     };
     build(false)?;
+    // For the browser's own compiler.
+    run(&cargo(), &["run", "--quiet", "--release", "-p", "pleiad-shaders", "--example", "browser_shaders"])?;
     let counts = target_dir().join("web-tests.tap");
     let us = env::current_exe().context("this program has no path")?;
     // Two browsers at once would measure each other.
