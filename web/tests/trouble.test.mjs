@@ -103,5 +103,3 @@ test('without WebGPU', { timeout: 600_000 }, async (t) => {
     await browser.close();
   }
 });
-
-// Runs in the page.
