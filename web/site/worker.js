@@ -6,23 +6,19 @@ const keep = (event) => early.push(event.data);
 addEventListener('message', keep);
 
 // WebGPU's subgroups are beyond wgpu's reach in browsers: a device gets them here where its adapter has them, and the program
-// reads their sizes from `pleiadSubgroups`.
+// reads off the device that it has.
 const adapters = globalThis.GPUAdapter?.prototype;
 if (adapters) {
   const request = adapters.requestDevice;
   adapters.requestDevice = async function (descriptor = {}) {
-    const { subgroupMinSize: min, subgroupMaxSize: max } = this.info ?? {};
-    if (this.features.has('subgroups') && min > 0 && max >= min) {
+    if (this.features.has('subgroups')) {
       try {
         const requiredFeatures = [...new Set([...(descriptor.requiredFeatures ?? []), 'subgroups'])];
-        const device = await request.call(this, { ...descriptor, requiredFeatures });
-        globalThis.pleiadSubgroups = [min, max];
-        return device;
+        return await request.call(this, { ...descriptor, requiredFeatures });
       } catch {
         // Without them, then: what else is wrong is said below.
       }
     }
-    delete globalThis.pleiadSubgroups;
     return request.call(this, descriptor);
   };
 }
