@@ -13,8 +13,6 @@ import { serve } from './lib/site.mjs';
 const MIB = 2 ** 20;
 /// Where the experts are, beside the conversation: every cell of the grid, without its legend.
 const GRID = { x: 830, y: 100, width: 430, height: 115 };
-/// The first answer's button that says it helped, if question and answer have one line each.
-const HELPED = { x: 303, y: 200 };
 
 let [site, browser, context, app] = [];
 
@@ -55,12 +53,30 @@ test('screen readers find its three elements', async () => {
   // By role and name, as they do.
   assert.equal(await page.getByRole('textbox', { name: /message/i }).first().getAttribute('id'), 'pleiad-input');
   assert.equal(await page.getByRole('log').getAttribute('id'), 'pleiad-log');
-  assert.equal(await page.locator('[role=status]').getAttribute('id'), 'pleiad-status');
+  assert.equal(await page.getByRole('status').first().getAttribute('id'), 'pleiad-status');
   assert.equal(await page.locator('html').getAttribute('lang'), 'en');
   // The keyboard reaches the input, and nothing that is hidden takes the focus.
   await page.focus('#pleiad-input');
   assert.equal(await page.evaluate(() => document.activeElement.id), 'pleiad-input');
   assert.equal(await page.evaluate(() => [...document.querySelectorAll('canvas, textarea')].every((e) => !e.closest('[aria-hidden=true]'))), true);
+});
+
+test('who asks for it finds every control of the window as an element', async () => {
+  const page = app.page;
+  const list = page.locator('#pleiad-window');
+  await list.getByRole('button', { name: 'Command palette' }).waitFor({ state: 'attached' });
+  assert.equal(await list.getByRole('button', { name: 'Send' }).isDisabled(), true);
+  await app.write('Message', 'A question that is not sent');
+  await app.until('a button that sends', () => [...document.querySelectorAll('#pleiad-window button')].some((b) => b.ariaLabel === 'Send' && !b.disabled), (on) => on, 10_000);
+  await app.write('Message', '');
+  // Who does not want it pays nothing.
+  const reader = page.locator('#pleiad-reader');
+  assert.equal(await reader.getAttribute('aria-pressed'), 'true');
+  await reader.evaluate((button) => button.click());
+  assert.equal(await list.locator('*').count(), 0);
+  await reader.evaluate((button) => button.click());
+  await list.getByRole('button', { name: 'Command palette' }).waitFor({ state: 'attached' });
+  app.clean();
 });
 
 test('its memory is small', async (t) => {
@@ -171,12 +187,11 @@ test('answers are rated', { timeout: 180_000 }, async () => {
   const answer = await app.ask('What is the capital of France?');
   assert.equal(answer.rating ?? '', '');
   const rating = () => document.querySelector('#pleiad-log article[data-stop]').dataset.rating;
-  await app.resize(LARGE);
-  await app.click(HELPED.x, HELPED.y);
+  await app.press('Good answer', 'checkbox');
   await app.until('a good rating', rating, (r) => r === 'good', 5_000);
-  await app.click(HELPED.x, HELPED.y);
+  await app.press('Good answer', 'checkbox');
   await app.until('no rating', rating, (r) => !r, 5_000);
-  await app.click(HELPED.x, HELPED.y);
+  await app.press('Good answer', 'checkbox');
   await app.until('a good rating', rating, (r) => r === 'good', 5_000);
   await app.picture('rated');
 });

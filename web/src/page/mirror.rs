@@ -5,10 +5,13 @@
 //! | `input` | `#pleiad-input`: questions that were written there |
 //! | `log` | `#pleiad-log`: what was said in the conversation that is open |
 //! | `status` | `#pleiad-status`: what the program is at |
+//! | `window`, `face` | `#pleiad-window`: every widget of the window, for those who asked for it |
 
+mod face;
 mod input;
 mod log;
 mod status;
+mod window;
 
 use egui::Context;
 use pleiad_app::{
@@ -27,7 +30,8 @@ pub struct Mirror {
 
 impl Mirror {
     /// Finds them in the page. `wake` asks for a frame when a question was written.
-    pub fn new(wake: Wake) -> Self {
+    pub fn new(ctx: &Context, wake: Wake) -> Self {
+        window::offer(ctx);
         Self { input: Input::new(wake), log: Log::new(), status: Status::new() }
     }
 

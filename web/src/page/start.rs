@@ -65,7 +65,7 @@ pub async fn start_page() -> Result<(), JsValue> {
 async fn start(runner: &WebRunner) -> Result<(), JsValue> {
     let canvas = js::element("pleiad-canvas").and_then(|e| e.dyn_into::<HtmlCanvasElement>().ok());
     let canvas = canvas.ok_or("the page has no canvas")?;
-    beside::set_spawner(|task| wasm_bindgen_futures::spawn_local(task));
+    beside::set_spawner(wasm_bindgen_futures::spawn_local);
     elsewhere::set_loader(Rc::new(Workers::new()));
     let wake: Wake = Arc::new(|| {
         CONTEXT.with_borrow(|context| {
@@ -109,7 +109,7 @@ async fn start(runner: &WebRunner) -> Result<(), JsValue> {
             for complaint in complaints {
                 app.give(ctx, Action::Complain(complaint));
             }
-            Ok(Box::new(PageApp { app, mirror: Mirror::new(wake), drawn: false, colour: None }))
+            Ok(Box::new(PageApp { app, mirror: Mirror::new(ctx, wake), drawn: false, colour: None }))
         };
     runner.start(canvas, options(software().await), Box::new(create)).await?;
     leave(runner)

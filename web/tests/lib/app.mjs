@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs';
 
 import { LARGE, SMALL } from './chromium.mjs';
 import { session } from './paths.mjs';
-import { decode, lowestBar, near } from './png.mjs';
+import { decode } from './png.mjs';
 
 /// What browsers themselves say where WebGPU runs on the CPU or is not there, and advice on speed.
 const NOT_OURS = [/^No available adapters\./, /willReadFrequently/, /powerPreference option is currently ignored/];
@@ -14,10 +14,6 @@ const NOT_OURS = [/^No available adapters\./, /willReadFrequently/, /powerPrefer
 const LOADING = 180_000;
 /// Longest that an answer takes.
 const ANSWER = 180_000;
-
-/// Colours of the dark theme.
-const ACCENT = [0x7f, 0xb2, 0xff];
-const BAD = [0xff, 0x8a, 0x80];
 
 export class App {
   constructor(page) {
@@ -43,11 +39,12 @@ export class App {
     });
   }
 
-  /// Opens the site in a new page of a context. `state`: what to wait for.
+  /// Opens the site in a new page of a context, with the window's controls as elements. `state`: what to wait for.
   static async open(context, url, { state = 'ready' } = {}) {
     const page = await context.newPage();
     const app = new App(page);
     await page.addInitScript(watch);
+    await page.addInitScript(() => localStorage.setItem('pleiad-window', 'shown'));
     await app.goto(url, { state });
     return app;
   }
@@ -134,13 +131,30 @@ export class App {
     await this.frames();
   }
 
+  /// Presses a control of the window by its name, as soon as it is there and can be pressed.
+  press(name, role = 'button', timeout = 30_000) {
+    return this.until(`${role} ${name}`, pressControl, (pressed) => pressed === 'pressed', timeout, { name, role });
+  }
+
+  /// The words of all controls of the window.
+  words() {
+    return this.page.evaluate(readControls);
+  }
+
   /// Gives a command by its name, through the palette.
   async command(name) {
     // Browsers keep Ctrl+K to themselves.
     await this.key('Alt+k');
-    await this.type(name);
+    await this.write('Find a command', name);
+    await this.until(`command ${name}`, chosenOption, (option) => option === name, 30_000);
+    // By the keyboard: some commands need a person's act, which a click by a script is not.
     await this.page.keyboard.press('Enter');
-    await this.frames();
+    await this.until('the palette to close', readControls, (words) => !words.includes('Find a command'), 30_000);
+  }
+
+  /// Writes into a field of the window by its name.
+  write(name, text) {
+    return this.until(`field ${name}`, writeControl, (written) => written, 30_000, { name, text });
   }
 
   /// Begins another conversation. Resolves once it is open.
@@ -198,9 +212,8 @@ export class App {
 
   /// Chooses a file in the browser's dialog, which a command of the app opens.
   async openFile(path) {
-    const chooser = this.page.waitForEvent('filechooser', { timeout: 10_000 });
-    await this.command('Open a model file');
-    await (await chooser).setFiles(path);
+    const [chooser] = await Promise.all([this.page.waitForEvent('filechooser', { timeout: 60_000 }), this.command('Open a model file...')]);
+    await chooser.setFiles(path);
   }
 
   /// Drops a file on the app. Its bytes stay where they are.
@@ -214,36 +227,14 @@ export class App {
     await session.detach();
   }
 
-  /// Presses the picker's button that loads what is shown there, until it has been pressed. It is found by its colour, which nothing
-  /// below it has.
-  async pressLoad(timeout = 30_000) {
-    await this.resize(LARGE);
-    const end = performance.now() + timeout;
-    const find = async () => lowestBar(await this.pixels(), ACCENT, 70);
-    for (let pressed = false, last = null; ; ) {
-      const at = await find();
-      if (pressed && !at) return this.resize(SMALL);
-      // While lists grow, it moves.
-      if (at && last && at.x === last.x && at.y === last.y) {
-        await this.click(at.x, at.y);
-        pressed = true;
-      }
-      last = at;
-      if (performance.now() > end) throw new Error(pressed ? 'the picker does not take the press' : 'the picker offers nothing to load');
-      await new Promise((r) => setTimeout(r, 150));
-    }
+  /// Presses the picker's button that loads what is shown there. The picker closes once it is loaded.
+  pressLoad() {
+    return this.press('Load');
   }
 
-  /// Waits for words in the colour of what is wrong. They are on the canvas only: how many of its pixels have the colour.
-  async complaint(timeout = 15_000) {
-    await this.resize(LARGE);
-    const end = performance.now() + timeout;
-    for (;;) {
-      const count = near(await this.pixels(), BAD);
-      if (count > 60) return count;
-      if (performance.now() > end) throw new Error(`nothing is said to be wrong (${count} pixels)`);
-      await new Promise((r) => setTimeout(r, 200));
-    }
+  /// Waits for words in the window.
+  waitControls(pattern, timeout = 30_000) {
+    return this.until(`words ${pattern} in the window`, readControls, (words) => pattern.test(words), timeout);
   }
 
   /// Fails if anything went wrong that `allowed` does not name. Forgets it.
@@ -301,4 +292,31 @@ function readArticles() {
 
 function readWords() {
   return ['#pleiad-status', '#pleiad-notice', '#pleiad-log'].map((s) => document.querySelector(s)?.textContent ?? '').join('\n');
+}
+
+/// Presses a control; says what is in the way, if anything is.
+function pressControl({ name, role }) {
+  const all = [...document.querySelectorAll('#pleiad-window button')];
+  const named = all.filter((e) => (e.getAttribute('role') ?? 'button') === role && (e.getAttribute('aria-label') ?? e.textContent) === name);
+  const found = named.find((e) => !e.disabled);
+  found?.click();
+  return found ? 'pressed' : named.length > 0 ? 'it is disabled' : `there are ${all.map((e) => e.getAttribute('aria-label') ?? e.textContent).join(', ')}`;
+}
+
+/// The option that Enter takes.
+function chosenOption() {
+  return document.querySelector('#pleiad-window [role=option][aria-selected=true]:not(:disabled)')?.getAttribute('aria-label');
+}
+
+function writeControl({ name, text }) {
+  const field = [...document.querySelectorAll('#pleiad-window :is(input, textarea)')].find((e) => e.getAttribute('aria-label') === name);
+  if (!field) return false;
+  field.value = text;
+  field.dispatchEvent(new Event('change', { bubbles: true }));
+  return true;
+}
+
+function readControls() {
+  const controls = [...document.querySelectorAll('#pleiad-window [data-node]')];
+  return controls.map((e) => e.getAttribute('aria-label') ?? (e.children.length === 0 ? e.textContent : '')).filter(Boolean).join('\n');
 }

@@ -61,29 +61,3 @@ export function colours(picture) {
   for (let i = 0; i < picture.data.length; i += picture.channels) seen.add((picture.data[i] << 16) | (picture.data[i + 1] << 8) | picture.data[i + 2]);
   return seen.size;
 }
-
-function is(picture, at, colour) {
-  return colour.every((c, i) => Math.abs(picture.data[at * picture.channels + i] - c) <= 8);
-}
-
-/// How many pixels have a colour, or almost.
-export function near(picture, colour) {
-  let count = 0;
-  for (let at = 0; at < picture.width * picture.height; at++) count += is(picture, at, colour) ? 1 : 0;
-  return count;
-}
-
-/// A point in the lowest bar of one colour that is at least so wide, in pixels, and not only a line; null: there is none.
-export function lowestBar(picture, colour, width) {
-  const across = (x, y) => {
-    for (let i = 0; i < width; i++) if (!is(picture, y * picture.width + x - i, colour)) return false;
-    return true;
-  };
-  for (let y = picture.height - 1; y >= 3; y--) {
-    for (let run = 0, x = 0; x < picture.width; x++) {
-      run = is(picture, y * picture.width + x, colour) ? run + 1 : 0;
-      if (run >= width && [1, 2, 3].every((up) => across(x, y - up))) return { x: x - Math.floor(width / 2), y: y - 6 };
-    }
-  }
-  return null;
-}
