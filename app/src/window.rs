@@ -68,6 +68,7 @@ pub fn run(options: Options) -> Result<()> {
                 load: options.load,
                 setup: options.setup,
                 gpu: cc.wgpu_render_state.as_ref().is_some_and(|state| paint::install(&cc.egui_ctx, state)),
+                pace: None,
             };
             Ok(Box::new(App::new(&cc.egui_ctx, start)))
         };

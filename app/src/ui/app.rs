@@ -6,11 +6,13 @@
 //! | `act` | what actions do |
 //! | `commands` | what commands do, and when they can be given |
 //! | `news` | what engines, loaders and dialogs have said since the last frame |
+//! | `start` | what the program is given |
 
 mod act;
 mod commands;
 mod layout;
 mod news;
+mod start;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -21,6 +23,7 @@ use eframe::{
 use pleiad_runtime::engine::GenerationStats;
 use web_time::{Duration, Instant};
 
+pub use self::start::Start;
 use super::{
     Action, Page, Theme,
     chat::{ChatView, Span},
@@ -40,7 +43,7 @@ use crate::{
     activity::{Activity, Shape},
     chats::{ChatId, Hit, Library, MessageId, Setup, storage::Storage},
     loading::{Examined, Models, Source, Wake, devices::Devices, shelf::Shelf},
-    settings::{LoadChange, Settings},
+    settings::{LoadSettings, Settings},
     talk::Talker,
 };
 
@@ -56,26 +59,6 @@ const RETRY: Duration = Duration::from_secs(3);
 const LIVE_FRAME: Duration = Duration::from_millis(16);
 /// Conversations that a search finds at most.
 const HITS: usize = 200;
-
-/// What the program starts with.
-pub struct Start {
-    /// Where conversations are kept.
-    pub chats: Box<dyn Storage>,
-    /// Where settings are kept.
-    pub settings: Box<dyn Storage>,
-    /// The platform's files.
-    pub files: Box<dyn Files>,
-    /// Where models are kept for a page; `None`: there are files.
-    pub shelf: Option<Box<dyn Shelf>>,
-    /// The model to load; `None`: the last one, else the embedded one.
-    pub model: Option<Source>,
-    /// Changes how it is loaded, for this time.
-    pub load: Option<LoadChange>,
-    /// How answers are made in the conversation to begin with; `None`: the one that was open last goes on.
-    pub setup: Option<Setup>,
-    /// Whether callbacks may draw on the GPU.
-    pub gpu: bool,
-}
 
 /// What the program is at, for those who do not see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +76,10 @@ pub enum Status {
 /// The program.
 pub struct App {
     settings: Settings,
+    /// How models are loaded on this visit, where that differs from the settings.
+    visit: Option<LoadSettings>,
+    /// Time between frames while something is being written.
+    pace: Duration,
     settings_storage: Box<dyn Storage>,
     /// When settings were last changed and not written yet.
     unsaved: Option<Instant>,
@@ -159,7 +146,10 @@ impl App {
     /// Begins: reads settings and conversations, and loads a model beside the window.
     pub fn new(ctx: &Context, start: Start) -> Self {
         let waker = ctx.clone();
-        let wake: Wake = Arc::new(move || waker.request_repaint());
+        let wake: Wake = match start.pace {
+            None => Arc::new(move || waker.request_repaint()),
+            Some(pace) => Arc::new(move || waker.request_repaint_after(pace)),
+        };
         let mut start = start;
         let (settings, complaint) = Settings::read(&mut *start.settings);
         // Text has a size of its own in the settings.
@@ -172,6 +162,8 @@ impl App {
             devices: Devices::look(&wake),
             wake,
             settings_storage: start.settings,
+            visit: None,
+            pace: start.pace.unwrap_or(LIVE_FRAME),
             unsaved: None,
             talker: Talker::default(),
             activity: None,
@@ -236,12 +228,25 @@ impl App {
         }
         let source = start.model.or(last_model).unwrap_or(Source::Tiny);
         app.note(Level::Info, format!("loading {}", source.name()));
-        let mut load = app.settings.load.clone();
         if let Some(change) = start.load {
+            let mut load = app.settings.load.clone();
             change(&mut load);
+            app.visit = Some(load);
         }
+        let load = app.load_settings().clone();
         app.models.load(source, &load, false);
         app
+    }
+
+    /// How models are loaded.
+    fn load_settings(&self) -> &LoadSettings {
+        self.visit.as_ref().unwrap_or(&self.settings.load)
+    }
+
+    /// Loads the embedded model in place of the first.
+    fn load_embedded(&mut self) {
+        let load = self.load_settings().clone();
+        self.models.load(Source::Tiny, &load, false);
     }
 
     /// Takes what engines, loaders and dialogs have said: before each frame, and while the window is hidden.
@@ -261,7 +266,7 @@ impl App {
             ctx.request_repaint_after(RETRY);
         }
         if self.talker.busy() {
-            ctx.request_repaint_after(LIVE_FRAME);
+            ctx.request_repaint_after(self.pace);
         }
         if self.unsaved.is_some_and(|at| at.elapsed() >= SETTLE) {
             self.save_settings();

@@ -50,6 +50,8 @@ pub struct PickerContext<'a> {
     pub shelf: Option<&'a dyn Shelf>,
     /// What a person has chosen.
     pub settings: &'a Settings,
+    /// How models are loaded on this visit: as `settings` say, or a link to this page.
+    pub load: &'a LoadSettings,
 }
 
 impl PickerContext<'_> {
@@ -85,7 +87,7 @@ impl PickerView {
         }
         if !self.was_open {
             self.was_open = true;
-            self.draft = cx.settings.load.clone();
+            self.draft = cx.load.clone();
             self.asked = None;
             self.shelf.settle();
             self.look_for_recent(ctx, &cx.settings.recent);
@@ -292,8 +294,11 @@ impl PickerView {
                     .on_hover_text("As a second mind; the others stay loaded")
                     .clicked();
             if let Some(examined) = examined.filter(|_| load.clicked() || beside) {
-                let settings = Settings { load: self.draft.clone(), ..cx.settings.clone() };
-                out.push(Action::SetSettings(Box::new(settings)));
+                // What a link said is kept only once somebody chooses it.
+                if self.draft != *cx.load {
+                    let settings = Settings { load: self.draft.clone(), ..cx.settings.clone() };
+                    out.push(Action::SetSettings(Box::new(settings)));
+                }
                 out.push(Action::Load { source: examined.source.clone(), keep: beside });
             }
             if ui.button("Close").clicked() {

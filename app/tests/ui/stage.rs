@@ -132,6 +132,7 @@ impl Stage {
                 load: None,
                 setup,
                 gpu: cc.wgpu_render_state.as_ref().is_some_and(|state| paint::install(&cc.egui_ctx, state)),
+                pace: None,
             };
             App::new(&cc.egui_ctx, start)
         });

@@ -79,6 +79,7 @@ impl Screen {
             load: None,
             setup: Some(setup),
             gpu,
+            pace: None,
         };
         let app = App::new(&ctx, start);
         Ok(Self { ctx, app, state, target, begun: Instant::now(), frames: 0, events: Vec::new() })

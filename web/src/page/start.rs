@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use eframe::{
@@ -30,6 +31,8 @@ const TEXTURE: u32 = 8192;
 
 /// Frames a second where there is no GPU.
 const SOFTWARE_FRAMES: u32 = 8;
+/// Time between frames there while an answer is written.
+const SOFTWARE_PACE: Duration = Duration::from_millis(400);
 
 /// A page that lost its GPU sooner than that after it was opened would only lose it again, in milliseconds.
 const YOUNG: f64 = 10_000.0;
@@ -76,6 +79,7 @@ async fn start(runner: &WebRunner) -> Result<(), JsValue> {
     });
     let mut query = Query::of_page();
     let kept = store::open().await;
+    let software = software().await;
     let mut shelf = Opfs::open(Arc::clone(&wake)).await;
     let model = query.model.take().and_then(|url| wanted(&url, shelf.as_deref_mut()));
     let mut complaints = query.complaints;
@@ -104,6 +108,7 @@ async fn start(runner: &WebRunner) -> Result<(), JsValue> {
                 load: query.load,
                 setup: query.setup,
                 gpu: cc.wgpu_render_state.as_ref().is_some_and(|state| paint::install(ctx, state)),
+                pace: software.then_some(SOFTWARE_PACE),
             };
             let mut app = App::new(ctx, start);
             for complaint in complaints {
@@ -111,7 +116,7 @@ async fn start(runner: &WebRunner) -> Result<(), JsValue> {
             }
             Ok(Box::new(PageApp { app, mirror: Mirror::new(ctx, wake), drawn: false, colour: None }))
         };
-    runner.start(canvas, options(software().await), Box::new(create)).await?;
+    runner.start(canvas, options(software), Box::new(create)).await?;
     leave(runner)
 }
 

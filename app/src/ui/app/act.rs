@@ -63,7 +63,8 @@ impl App {
             Action::Load { source, keep } => {
                 self.picker_problem = None;
                 self.asked = Some(source.key());
-                self.models.load(source, &self.settings.load, keep);
+                let load = self.load_settings().clone();
+                self.models.load(source, &load, keep);
             }
             Action::CancelLoading => self.models.cancel(),
             Action::Unload(key) => {
@@ -258,6 +259,9 @@ impl App {
     pub(super) fn set_settings(&mut self, ctx: &Context, settings: Settings) {
         if self.settings == settings {
             return;
+        }
+        if self.settings.load != settings.load {
+            self.visit = None;
         }
         self.settings = settings;
         Theme::apply(ctx, &self.settings);

@@ -132,7 +132,7 @@ impl App {
             }
             Command::JumpToEnd => self.chat_view.jump_to_end = true,
             Command::OpenPicker => self.open_picker(),
-            Command::LoadTiny => self.models.load(Source::Tiny, &self.settings.load, false),
+            Command::LoadTiny => self.load_embedded(),
             Command::OpenFile => self.files.ask(Want::Model { folder: false }),
             Command::OpenFolder => self.files.ask(Want::Model { folder: true }),
             Command::ShowChat => self.go(Page::Chat),

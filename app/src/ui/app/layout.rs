@@ -90,6 +90,7 @@ impl App {
     /// Draws what lies over the page.
     pub(super) fn overlays_ui(&mut self, ctx: &Context, out: &mut Vec<Action>) {
         let loading = self.models.loading();
+        let mut picker = std::mem::take(&mut self.picker);
         let cx = PickerContext {
             models: &self.models,
             loading: loading.as_ref(),
@@ -99,8 +100,10 @@ impl App {
             devices: &self.devices,
             shelf: self.shelf.as_deref(),
             settings: &self.settings,
+            load: self.load_settings(),
         };
-        self.picker.show(ctx, &cx, out);
+        picker.show(ctx, &cx, out);
+        self.picker = picker;
         let mut palette = std::mem::take(&mut self.palette);
         palette.show(ctx, &|c| self.can(c), out);
         self.palette = palette;

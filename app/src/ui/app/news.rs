@@ -65,7 +65,7 @@ impl App {
             }
             News::Failed { source, why } if self.last_model.take_if(|s| *s == source).is_some() => {
                 self.complain(format!("{} cannot be had any more ({why}): the embedded model takes its place", source.name()));
-                self.models.load(Source::Tiny, &self.settings.load, false);
+                self.load_embedded();
             }
             News::Failed { source, why } => {
                 let words = format!("{} could not be loaded: {why}", source.name());

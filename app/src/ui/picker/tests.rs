@@ -101,6 +101,7 @@ fn harness(mut state: State, width: f32, height: f32, theme: Light) -> Harness<'
             devices: &s.devices,
             shelf: s.shelf.as_ref().map(|s| s as &dyn Shelf),
             settings: &s.settings,
+            load: &s.settings.load,
         };
         s.view.show(ui.ctx(), &cx, &mut s.out);
     };
