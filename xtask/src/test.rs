@@ -1,6 +1,6 @@
 //! `cargo xtask test`.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Instant};
 
 use anyhow::Result;
 
@@ -11,19 +11,29 @@ pub(crate) fn all() -> Result<()> {
     let drivers = software_gpus()?;
     display();
     deepseek_tokenizer();
-    lints()?;
+    timed("Lints", lints)?;
     let mut vars = Vec::new();
     if let Some(drivers) = &drivers {
         vars.push(("VK_DRIVER_FILES", drivers.as_str()));
     }
     // `--no-fail-fast`: one run shows everything that is wrong. `--nocapture` would show skips amid the noise;
     // `--show-output` lists them after each binary's results.
-    let tests = run_with(&cargo(), &["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"], &vars);
-    let platforms = crate::platforms::check();
-    let browser = crate::web::test();
+    let all = ["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"];
+    let tests = timed("Tests", || run_with(&cargo(), &all, &vars));
+    let platforms = timed("Other platforms", crate::platforms::check);
+    let browser = timed("The browser's build and tests", crate::web::test);
     tests.and(platforms).and(browser)?;
     say("All tests passed.");
     Ok(())
+}
+
+/// Does a part of it, and says how long that took.
+fn timed<T>(what: &str, part: impl FnOnce() -> T) -> T {
+    let began = Instant::now();
+    let done = part();
+    let seconds = began.elapsed().as_secs();
+    say(&format!("{what}: {} min {} s", seconds / 60, seconds % 60));
+    done
 }
 
 /// Lints and the tests that need no GPU.
