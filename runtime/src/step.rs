@@ -10,6 +10,10 @@ pub const MAX_END: usize = 16;
 pub const MAX_RECENT: usize = 256;
 /// Sampled tokens that a device keeps for reading back.
 pub const RING: usize = 64;
+/// Most tokens drafted for one step.
+pub const MAX_DRAFT: usize = 7;
+/// Most tokens sampled in one step.
+pub const MAX_TAKEN: usize = MAX_DRAFT + 1;
 
 /// The head of the step buffer; the page table follows. The layout is that of `Step` in `shared/step.wgsl`.
 #[repr(C)]
@@ -57,6 +61,20 @@ pub struct StepState {
     pub halt: u32,
     /// Whether it stops there.
     pub on_miss: u32,
+    /// How many of the step's tokens, the last ones, are drafts.
+    pub drafted: u32,
+    /// Whether the next row of a step with drafts may be sampled from.
+    pub open: u32,
+    /// Tokens sampled in this step.
+    pub count: u32,
+    /// Where the step began.
+    pub began: u32,
+    /// The tokens sampled in this step.
+    pub taken: [u32; MAX_TAKEN],
+    /// Their logits, after penalties.
+    pub logits: [f32; MAX_TAKEN],
+    /// Drafts for the next step.
+    pub drafts: [u32; MAX_TAKEN],
     /// Ring of the last tokens.
     pub recent: [u32; MAX_RECENT],
 }
@@ -74,6 +92,12 @@ impl StepState {
     pub const WORDS: usize = size_of::<Self>() / 4;
     /// Byte offset of `halt`; `on_miss` follows.
     pub const HALT: u64 = std::mem::offset_of!(Self, halt) as u64;
+
+    /// Byte offset of `drafted`.
+    pub const DRAFTED: u64 = std::mem::offset_of!(Self, drafted) as u64;
+    /// Byte offset of `count`, and the words from there that say what a step with drafts came to: `count`, `began`, `taken`,
+    /// `logits`.
+    pub const TAKEN: (u64, usize) = (std::mem::offset_of!(Self, count) as u64, 2 + 2 * MAX_TAKEN);
 
     /// Remembers a token for penalties.
     pub fn remember(&mut self, token: u32) {
@@ -103,6 +127,79 @@ impl StepState {
             self.sampled += 1;
             self.remember(token);
             self.stopped = u32::from(self.is_end(token));
+        }
+    }
+}
+
+/// What becomes of a step with drafts: twins of the operations of the same names.
+impl StepState {
+    /// [`crate::plan::Op::Verify`], first half: whether `row` is to be sampled from.
+    pub fn takes(&mut self, row: usize) -> bool {
+        if row == 0 {
+            (self.count, self.open, self.began) = (0, 1, self.pos);
+        }
+        self.stopped == 0 && self.open != 0
+    }
+
+    /// [`crate::plan::Op::Verify`], second half: `token` was sampled from `row`. `ids` are those of the step.
+    pub fn take(&mut self, row: usize, token: u32, logit: f32, ids: &[u32]) {
+        let row = row.min(MAX_DRAFT);
+        (self.taken[row], self.logits[row]) = (token, logit);
+        self.count = row as u32 + 1;
+        self.sampled += 1;
+        self.remember(token);
+        self.stopped = u32::from(self.is_end(token));
+        let draft = self.tokens.saturating_sub(self.drafted) as usize + row;
+        let right = (row as u32) < self.drafted && ids.get(draft) == Some(&token);
+        self.open = u32::from(right && self.stopped == 0);
+    }
+
+    /// The last token sampled.
+    fn next(&self) -> u32 {
+        self.taken[(self.count.max(1) as usize - 1).min(MAX_DRAFT)]
+    }
+
+    /// The last row that counts: that from which the last token was sampled.
+    pub fn taken_row(&self) -> usize {
+        (self.tokens + self.count).saturating_sub(self.drafted + 2) as usize
+    }
+
+    /// [`crate::plan::Op::Shift`].
+    pub fn shift(&self, ids: &mut [u32], given: bool) {
+        let n = (self.tokens as usize + 1).min(ids.len());
+        ids.copy_within(1..n, 0);
+        if !given
+            && self.count > 0
+            && let Some(id) = ids.get_mut(self.taken_row())
+        {
+            *id = self.next();
+        }
+    }
+
+    /// [`crate::plan::Op::Settle`].
+    pub fn settle(&mut self, ids: &mut Vec<u32>, drafts: usize) {
+        // A step that came after the end stays where it is.
+        self.pos = (self.pos + self.tokens + self.count).saturating_sub(self.drafted + 2);
+        (self.tokens, self.drafted) = (1, 0);
+        if drafts == 0 {
+            self.pos += 1;
+            ids.clear();
+            ids.push(self.next());
+        }
+    }
+
+    /// [`crate::plan::Op::Draft`]: `token` has the largest logit.
+    pub fn draft(&mut self, ids: &mut Vec<u32>, token: u32, index: usize, of: usize) {
+        self.drafts[index.min(MAX_DRAFT)] = token;
+        ids.clear();
+        if index + 1 < of {
+            self.pos += 1;
+            ids.push(token);
+        } else {
+            self.pos = (self.pos + 2).saturating_sub(of as u32);
+            (self.tokens, self.drafted) = (of as u32 + 1, of as u32);
+            ids.push(self.next());
+            ids.extend_from_slice(&self.drafts[..of.min(MAX_TAKEN)]);
         }
     }
 }

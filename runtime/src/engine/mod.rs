@@ -5,6 +5,7 @@
 //! regeneration, or a branch of another session. A [`Generation`] is a stream of [`Event`]s; dropping it cancels.
 
 mod breath;
+mod drafting;
 mod load;
 mod plans;
 pub mod remote;
@@ -58,6 +59,9 @@ pub struct EngineOptions {
     pub in_flight: Option<usize>,
     /// Most tokens of one prefill step.
     pub chunk: usize,
+    /// Tokens drafted for each step by the model's module for multi-token prediction, at most [`crate::step::MAX_DRAFT`]; 0: none.
+    /// `None`: as many as pay, as measured while decoding. What is generated does not depend on it, but for rounding.
+    pub draft: Option<usize>,
     /// Most bytes of device memory for weights, latent cache and working memory; `None`: what the device has.
     pub memory_budget: Option<u64>,
     /// How experts that the device does not hold are served.
@@ -83,6 +87,7 @@ impl Default for EngineOptions {
             threads: None,
             in_flight: None,
             chunk: 512,
+            draft: Some(0),
             memory_budget: None,
             misses: WayChoice::Auto,
             directory: None,

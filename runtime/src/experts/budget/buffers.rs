@@ -64,7 +64,7 @@ fn plans_for(activations: Activations, chunk: usize, expanded_from: usize) -> Ve
             (_, AttentionForm::Absorbed) => chunk.min(expanded_from),
             (_, AttentionForm::Expanded) => chunk,
         };
-        Options { max_tokens, output, activations, attention }
+        Options { max_tokens, output, activations, attention, speculation: None }
     };
     // Decoding; the last chunk of a prompt, short or long; the chunks before it, which are full.
     let last = [1, chunk.min(2), chunk.min(expanded_from.max(1)), chunk].map(|tokens| options(tokens, Output::Token));
