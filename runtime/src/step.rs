@@ -208,3 +208,116 @@ impl StepState {
 pub fn cache_row(pages: &[u32], position: usize) -> usize {
     pages[position / PAGE] as usize * PAGE + position % PAGE
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampling::{SamplingParams, sample};
+
+    const VOCAB: usize = 4;
+    const TOKENS: usize = 6;
+
+    /// Logits of a model whose next token depends on the last one alone.
+    fn logits(last: u32) -> Vec<f32> {
+        (0..VOCAB as u32).map(|i| [1.3f32, 0.2, -0.4, 0.9][((i + 3 * last) % 4) as usize] * 1.5).collect()
+    }
+
+    /// What is generated with `k` drafts a step, the drafts of `drafter` from the last token.
+    fn generate(params: &SamplingParams, k: usize, drafter: impl Fn(u32) -> u32) -> (Vec<u32>, usize) {
+        let mut step = StepState { tokens: 1, pos: 1, ..StepState::default() };
+        params.write(&[], &mut step);
+        let (mut ids, mut out, mut right) = (vec![0], Vec::new(), 0);
+        while out.len() < TOKENS {
+            let rows: Vec<Vec<f32>> = ids.iter().map(|&id| logits(id)).collect();
+            for (row, logits) in rows.into_iter().enumerate() {
+                if step.takes(row) {
+                    let (token, logit) = sample(&mut logits.clone(), &step);
+                    step.take(row, token, logit, &ids);
+                    out.push(token);
+                }
+            }
+            right += step.count as usize - 1;
+            step.shift(&mut ids, false);
+            step.settle(&mut ids, k);
+            assert_eq!(step.pos as usize, out.len(), "the position of the last row that counts");
+            let mut last = step.next();
+            for i in 0..k {
+                last = drafter(last);
+                step.draft(&mut ids, last, i, k);
+            }
+            assert_eq!((step.pos as usize, ids.len(), ids[0]), (out.len() + 1, k + 1, step.next()));
+        }
+        out.truncate(TOKENS);
+        (out, right)
+    }
+
+    #[test]
+    fn drafts_do_not_change_the_distribution() {
+        let best = |last: u32| crate::twins::largest(&logits(last)) as u32;
+        let (draws, mut counts) = (40_000, vec![[0usize; VOCAB * VOCAB]; TOKENS - 1]);
+        let mut right = 0;
+        for seed in 0..draws {
+            let params = SamplingParams { temperature: 1.5, seed, ..SamplingParams::default() };
+            let (tokens, accepted) = generate(&params, 1 + seed as usize % 3, best);
+            for (count, pair) in counts.iter_mut().zip(tokens.windows(2)) {
+                count[pair[0] as usize * VOCAB + pair[1] as usize] += 1;
+            }
+            right += accepted;
+        }
+        assert!(right > draws as usize, "drafts were hardly ever right: {right}");
+        // The exact distribution of each pair of neighbours.
+        let p = |last: usize| {
+            let weights: Vec<f64> = logits(last as u32).iter().map(|&l| (f64::from(l) / 1.5).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            weights.into_iter().map(|w| w / sum).collect::<Vec<_>>()
+        };
+        let mut first = p(0);
+        for (place, count) in counts.iter().enumerate() {
+            let (mut next, mut chi) = (vec![0.0; VOCAB], 0.0);
+            for (a, pa) in first.iter().enumerate() {
+                for (b, pb) in p(a).into_iter().enumerate() {
+                    let expected = pa * pb * draws as f64;
+                    chi += (count[a * VOCAB + b] as f64 - expected).powi(2) / expected;
+                    next[b] += pa * pb;
+                }
+            }
+            // 15 degrees of freedom: exceeded once in 10,000 times.
+            assert!(chi < 44.3, "chi square {chi:.1} at place {place}: {count:?}");
+            first = next;
+        }
+    }
+
+    #[test]
+    fn whatever_is_drafted_the_same_is_drawn() {
+        for seed in 0..300 {
+            let params =
+                SamplingParams { temperature: 1.0, top_k: 3, top_p: 0.9, repeat_penalty: 1.2, seed, ..Default::default() };
+            let (plain, _) = generate(&params, 0, |_| 0);
+            for k in 1..=MAX_DRAFT {
+                assert_eq!(generate(&params, k, |last| (last + 1) % VOCAB as u32).0, plain, "seed {seed}, {k} drafts");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_counts_after_an_end_token() {
+        let mut step = StepState { tokens: 3, drafted: 2, pos: 9, ..StepState::default() };
+        SamplingParams::default().write(&[7], &mut step);
+        let mut ids = vec![5, 7, 8];
+        assert!(step.takes(0));
+        // The draft was right, and is the end.
+        step.take(0, 7, 1.0, &ids);
+        assert!(!step.takes(1) && !step.takes(2));
+        assert_eq!((step.count, step.stopped, step.taken[0], step.began), (1, 1, 7, 9));
+        step.shift(&mut ids, false);
+        step.settle(&mut ids, 1);
+        step.draft(&mut ids, 3, 0, 1);
+        assert_eq!((step.pos, step.tokens, step.drafted), (10, 2, 1));
+        // A step that was under way already does nothing, and stays where it is.
+        assert!(!step.takes(0) && step.count == 0);
+        step.shift(&mut ids, false);
+        step.settle(&mut ids, 1);
+        step.draft(&mut ids, 3, 0, 1);
+        assert_eq!((step.pos, step.sampled, step.count), (10, 1, 0));
+    }
+}

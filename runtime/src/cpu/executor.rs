@@ -37,6 +37,8 @@ pub struct CpuExecutor {
     cache: Vec<Cache>,
     rope: Vec<[f32; 2]>,
     counters: Vec<u32>,
+    /// How many of them are the decoder layers'.
+    counted: usize,
     scratch: Vec<f32>,
     rows: Vec<u32>,
     done: VecDeque<StepOutput>,
@@ -90,7 +92,8 @@ impl CpuExecutor {
         Ok(Self {
             cache: (0..model.caches()).map(|_| Cache::new(options.cache, rows, width)).collect(),
             rope: rope::table(&config.rope, config.attention.qk_rope_head_dim, options.max_context),
-            counters: vec![0; config.num_layers * experts],
+            counters: vec![0; model.caches() * experts],
+            counted: model.layers.len() * experts,
             model,
             cpu,
             plain,
@@ -149,7 +152,8 @@ impl CpuExecutor {
     /// Runs a step to its end.
     pub fn submit(&mut self, plan: PlanId, tokens: usize, readback: Readback) -> Result<Ticket> {
         self.step.tokens = tokens as u32;
-        self.step.drafted = self.plans.get(plan.0).map_or(0, |p| p.plan.verifies().saturating_sub(1)) as u32;
+        let verifies = self.plans.get(plan.0).map_or(0, |p| p.plan.verifies());
+        self.step.drafted = verifies.saturating_sub(1) as u32;
         let Some(mut prepared) = self.plans.get_mut(plan.0).map(std::mem::take) else {
             return Err(Error::Invalid(format!("there is no plan {}", plan.0)));
         };
@@ -161,7 +165,12 @@ impl CpuExecutor {
         self.stats.dispatches += ops.len() as u64;
         prepared.plan.ops = ops;
         self.plans[plan.0] = prepared;
-        output.counters = readback.counters.then(|| self.counters.clone());
+        // Rows of drafts that were wrong, and of what follows them, are nobody's.
+        if verifies > 0 {
+            let end = self.step.began + (tokens + self.step.count as usize).saturating_sub(verifies) as u32;
+            self.routed.retain(|r| r.position < end);
+        }
+        output.counters = readback.counters.then(|| self.counters[..self.counted].to_vec());
         output.routed = self.trace.then(|| std::mem::take(&mut self.routed).into());
         self.done.push_back(output);
         self.next_ticket += 1;
@@ -207,7 +216,7 @@ impl CpuExecutor {
 
     /// Activations of every expert: `[layers, E]`.
     pub fn counters(&self) -> &[u32] {
-        &self.counters
+        &self.counters[..self.counted]
     }
 
     /// Sets the activation counters to zero.

@@ -199,7 +199,7 @@ impl Engine {
 
     /// A new session, with nothing in the cache.
     pub fn session(&self) -> Session {
-        Session { engine: self.clone(), id: self.number() }
+        Session { engine: self.clone(), id: self.number(), drafts: true }
     }
 
     fn number(&self) -> u64 {
@@ -211,9 +211,17 @@ impl Engine {
 pub struct Session {
     engine: Engine,
     id: u64,
+    drafts: bool,
 }
 
 impl Session {
+    /// The same without drafts ([`EngineOptions::draft`]): for comparisons. The worker of a page does not know of it.
+    #[must_use]
+    pub fn without_drafts(mut self) -> Self {
+        self.drafts = false;
+        self
+    }
+
     /// Generates a continuation of `prompt`, the whole history in token ids.
     ///
     /// Requests of one session run one after the other; requests of different sessions take turns.
@@ -225,6 +233,7 @@ impl Session {
         let request = request::Request {
             number,
             session: self.id,
+            drafts: self.drafts,
             prompt,
             sampling,
             options,

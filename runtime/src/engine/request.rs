@@ -120,6 +120,8 @@ pub(crate) struct Request {
     /// Which generation it is, among all of the engine.
     pub number: u64,
     pub session: u64,
+    /// Whether tokens may be drafted.
+    pub drafts: bool,
     pub prompt: Vec<u32>,
     pub sampling: SamplingParams,
     pub options: GenerateOptions,

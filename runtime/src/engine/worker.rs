@@ -116,7 +116,6 @@ struct Step {
     verify: usize,
     /// Drafts that it makes; `None`: it has nothing to do with drafts.
     draft: Option<usize>,
-    started: Instant,
 }
 
 /// What a turn came to.
@@ -353,6 +352,7 @@ impl Worker {
             job.counters.fill(0);
         }
         job.drafted = 0;
+        self.drafting.interrupt();
         let pages = self.sessions.get(&job.request.session).map_or(&[][..], |h| &h.pages);
         self.executor.write_step(&job.step, pages);
         self.on_device = Some(job.request.session);
@@ -364,7 +364,7 @@ impl Worker {
         let last = done + tokens == prompt.len();
         let session = job.request.session;
         let output = if last { Output::Token } else { Output::Cache };
-        let draft = self.draft(done + tokens);
+        let draft = self.draft(job, done + tokens);
         self.reserve(session, done + tokens + draft.unwrap_or(0))?;
         let speculation = draft.map(|draft| Speculation { verify: 0, draft });
         let plan = self.plans.get(&mut self.executor, &self.model, tokens, output, speculation).await?;
@@ -410,8 +410,8 @@ impl Worker {
 
     /// Tokens to draft in a step whose rows end before position `end`; `None`: the step has nothing to do with drafts, as there is
     /// no module, or as the context ends soon.
-    fn draft(&self, end: usize) -> Option<usize> {
-        self.drafting.tokens().filter(|k| end + k < self.context)
+    fn draft(&self, job: &Job, end: usize) -> Option<usize> {
+        self.drafting.tokens().filter(|k| job.request.drafts && end + k < self.context)
     }
 
     async fn decode(&mut self, job: &mut Job) -> Result<Turn> {
@@ -424,11 +424,14 @@ impl Worker {
             let wanted = job.request.options.max_tokens.map_or(usize::MAX, |n| n.saturating_sub(job.stats.generated_tokens));
             let others = !self.jobs.is_empty() || !self.commands.is_empty();
             let cancelled = job.request.cancelled.load(Ordering::Relaxed);
-            if ahead < self.in_flight && ahead < wanted && next < self.context && !cancelled && (left > ahead || !others) {
+            let have = if self.on_device == Some(session) { job.drafted } else { 0 };
+            let verified = |k: usize| if have >= k { k } else { 0 };
+            let draft = self.drafting.tokens().and_then(|k| self.draft(job, next + verified(k) + 1));
+            // Of a step without drafts it has to be known where it begins.
+            let known = draft.is_some() || job.in_flight.iter().all(|s| s.draft.is_none());
+            let room = ahead < self.in_flight && next < self.context && known;
+            if room && ahead < wanted && !cancelled && (left > ahead || !others) {
                 let pages = self.sessions.get(&session).map_or(0, |h| h.pages.len());
-                let have = if self.on_device == Some(session) { job.drafted } else { 0 };
-                let verified = |k: usize| if have >= k { k } else { 0 };
-                let draft = self.drafting.tokens().filter(|&k| self.draft(next + verified(k) + 1) == Some(k));
                 let verify = draft.map_or(0, verified);
                 let speculation = draft.map(|draft| Speculation { verify, draft });
                 let plan = self.plans.get(&mut self.executor, &self.model, verify + 1, Output::Token, speculation).await?;
@@ -443,10 +446,9 @@ impl Worker {
                 }
                 self.wander();
                 let readback = Readback { token: true, counters: job.request.options.routing };
-                let started = Instant::now();
                 let ticket = self.executor.submit(plan, verify + 1, readback)?;
                 job.drafted = draft.unwrap_or(0);
-                job.in_flight.push_back(Step { ticket, verify, draft, started });
+                job.in_flight.push_back(Step { ticket, verify, draft });
                 continue;
             }
             let Some(step) = job.in_flight.pop_front() else {
@@ -470,7 +472,7 @@ impl Worker {
             job.stats.drafted += step.verify;
             job.stats.accepted += accepted;
             if let Some(draft) = step.draft {
-                self.drafting.observe(step.verify, draft, accepted, step.started);
+                self.drafting.observe(step.verify, draft, accepted);
             }
             left = left.saturating_sub(accepted + 1);
             self.show_residency().await;
@@ -564,7 +566,9 @@ impl Job {
         if let Some(first) = self.first_token {
             self.stats.decode_seconds = first.elapsed().as_secs_f64();
         }
-        let activations = output.counters.as_ref().map(|_| std::mem::take(&mut self.uses).into());
+        // Of several tokens of one step, the first one has what all of them used.
+        let none = |n: &Vec<u32>| vec![0; n.len()];
+        let activations = output.counters.as_ref().map(|n| std::mem::replace(&mut self.uses, none(n)).into());
         if self.step.stopped != 0 {
             return Some(DoneReason::End);
         }
