@@ -30,7 +30,12 @@ fn decode(executor: &mut Executor, plan: PlanId, id: u32) -> (StepOutput, Device
 
 fn decoding_plan(setup: &Setup, executor: &mut Executor) -> PlanId {
     let (activations, attention) = (setup.activations, AttentionForm::Absorbed);
-    executor.compile(&record(&setup.model, Options { max_tokens: 1, output: Output::Token, activations, attention })).unwrap()
+    executor
+        .compile(&record(
+            &setup.model,
+            Options { max_tokens: 1, output: Output::Token, activations, attention, speculation: None },
+        ))
+        .unwrap()
 }
 
 /// A token that finds all its experts takes one submission, one readback, and nothing else.

@@ -319,7 +319,8 @@ impl Setup {
     /// Feeds `ids`, `chunk` of them at a time, and collects what the steps report.
     pub fn feed(&self, executor: &mut Executor, ids: &[u32], chunk: usize) -> Fed {
         let attention = AttentionForm::Absorbed;
-        let options = Options { max_tokens: chunk, output: Output::Token, activations: self.activations, attention };
+        let options =
+            Options { max_tokens: chunk, output: Output::Token, activations: self.activations, attention, speculation: None };
         let plan = executor.compile(&record(&self.model, options)).unwrap();
         let pages: Vec<u32> = (0..ids.len().div_ceil(PAGE) as u32).collect();
         let mut fed = Fed::default();

@@ -56,6 +56,8 @@ pub struct LoadSettings {
     pub cache: CacheFormat,
     /// CPU threads; `None`: all.
     pub threads: Option<usize>,
+    /// Tokens drafted for each step where the model has a module for it; 0: none. `None`: as many as pay.
+    pub draft: Option<usize>,
 }
 
 /// Changes how a model is loaded.

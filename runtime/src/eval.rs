@@ -52,7 +52,13 @@ pub async fn evaluate(
     let chunk = options.chunk.clamp(1, ids.len());
     let plan = record(
         model,
-        Options { max_tokens: chunk, output: Output::Everything, activations: options.activations, attention: options.attention },
+        Options {
+            max_tokens: chunk,
+            output: Output::Everything,
+            activations: options.activations,
+            attention: options.attention,
+            speculation: None,
+        },
     );
     let outputs = Outputs::of(&plan, config.num_layers)?;
     let id = executor.compile(&plan)?;

@@ -121,6 +121,8 @@ pub struct StepOutput {
     pub token: u32,
     /// Its logit, after penalties.
     pub logit: f32,
+    /// Tokens sampled before it in the same step, and their logits: drafts that were right.
+    pub before: Vec<(u32, f32)>,
     /// Activations of every expert since the counters were reset: `[layers, E]`, if asked for.
     pub counters: Option<Vec<u32>>,
     /// The experts that its tokens chose, with [`ExpertOptions::trace`].

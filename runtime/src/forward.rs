@@ -4,6 +4,8 @@
 //! then a dense MLP or router, experts, shared experts and their sum. After the last layer: norm, logits, sampling.
 //! Formulas: DeepSeek-V2 report (arXiv 2405.04434) section 2.1, DeepSeek-V3 report (arXiv 2412.19437) section 2.1.
 
+mod drafts;
+
 use crate::{
     executor::Activations,
     model::{FfnIds, LayerIds, MlpIds, Model, QueryIds},
@@ -31,6 +33,15 @@ pub enum AttentionForm {
     Expanded,
 }
 
+/// What a step has to do with drafted tokens, where the model has a module that drafts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Speculation {
+    /// How many of the step's tokens, the last ones, are drafts.
+    pub verify: usize,
+    /// How many are drafted for the next step. With none, the module's latent cache is kept up nevertheless.
+    pub draft: usize,
+}
+
 /// What to record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Options {
@@ -42,28 +53,44 @@ pub struct Options {
     pub activations: Activations,
     /// Form of attention.
     pub attention: AttentionForm,
+    /// Drafts; `None`: without the module.
+    pub speculation: Option<Speculation>,
 }
 
 /// Records the forward pass of `model`.
 pub fn record(model: &Model, options: Options) -> Plan {
     let h = model.config.hidden_size;
-    let mut r = Recorder { model, options, plan: Plan::new(options.max_tokens) };
+    let rows = Rows::Tokens;
+    let mut r = Recorder { model, options, plan: Plan::new(options.max_tokens), rows, form: options.attention };
     let x = r.f32("x", h);
     r.op(Op::Embed { table: model.embed, out: x });
     for (index, layer) in model.layers.iter().enumerate() {
         let start = r.plan.ops.len();
-        r.attention(index, layer, x);
+        r.attention(index, layer, x, true);
         r.feed_forward(index, layer, x);
         let end = r.plan.ops.len();
         r.plan.layers.push(start..end);
     }
+    let module = options.speculation.zip(model.mtp.as_deref());
     match options.output {
-        Output::Cache => {}
+        Output::Cache => {
+            if let Some((_, mtp)) = module {
+                r.fill(mtp, x, true);
+            }
+        }
         Output::Token => {
-            let last = r.plan.act("last", Kind::F32, Rows::One, h);
-            r.op(Op::LastRow { x, out: last });
-            let logits = r.head(last, Rows::One);
-            r.op(Op::Sample { logits });
+            let logits = match module {
+                Some((Speculation { verify: 1.., .. }, _)) => r.head(x, Rows::Tokens),
+                _ => {
+                    let last = r.plan.act("last", Kind::F32, Rows::One, h);
+                    r.op(Op::LastRow { x, out: last });
+                    r.head(last, Rows::One)
+                }
+            };
+            match module {
+                Some((speculation, mtp)) => r.speculate(speculation, mtp, x, logits),
+                None => r.op(Op::Sample { logits }),
+            }
         }
         Output::Everything => {
             r.head(x, Rows::Tokens);
@@ -83,6 +110,10 @@ struct Recorder<'a> {
     model: &'a Model,
     options: Options,
     plan: Plan,
+    /// Rows of the activations recorded now.
+    rows: Rows,
+    /// Form of attention recorded now.
+    form: AttentionForm,
 }
 
 impl Recorder<'_> {
@@ -90,12 +121,15 @@ impl Recorder<'_> {
         self.plan.ops.push(op);
     }
 
-    /// The f32 activation `name` of one row a token, declared at first use and shared by all layers.
+    /// The f32 activation `name`, of one row a token or (of the module that drafts) of one row, declared at first use and shared
+    /// by all layers.
     fn f32(&mut self, name: &str, width: usize) -> Act {
-        self.shared(name, Kind::F32, Rows::Tokens, width)
+        self.shared(name, Kind::F32, self.rows, width)
     }
 
     fn shared(&mut self, name: &str, kind: Kind, rows: Rows, width: usize) -> Act {
+        let one = if self.rows == Rows::One { "one." } else { "" };
+        let name = format!("{one}{name}");
         let name = match kind {
             Kind::Q8 => format!("{name}.{width}.q8"),
             _ => format!("{name}.{width}"),
@@ -134,7 +168,8 @@ impl Recorder<'_> {
         out
     }
 
-    fn attention(&mut self, index: usize, l: &LayerIds, x: Act) {
+    /// Attention of a layer; unless `append`, the latent cache has the rows already.
+    fn attention(&mut self, index: usize, l: &LayerIds, x: Act, append: bool) {
         let config = &self.model.config;
         let (a, eps, latent_eps) = (config.attention.clone(), config.rms_norm_eps, config.latent_norm_eps);
         let (heads, r, head_dim) = (a.num_heads, a.kv_lora_rank, a.qk_head_dim());
@@ -143,7 +178,8 @@ impl Recorder<'_> {
             QueryIds::Full(w) | QueryIds::Lora(w, ..) => w,
         };
         let (first_q8, kv_q8) = (self.takes_q8(&[first]), self.takes_q8(&[l.kv_a]));
-        let normed = self.norm("normed", x, l.attn_norm, eps, &[first_q8, kv_q8]);
+        let consumers = if append { &[first_q8, kv_q8][..] } else { &[first_q8] };
+        let normed = self.norm("normed", x, l.attn_norm, eps, consumers);
 
         let q = self.f32("q", heads * head_dim);
         match l.query {
@@ -156,14 +192,14 @@ impl Recorder<'_> {
                 self.op(Op::MatMul { w: b, x: Self::pick(low, b_q8), out: q, add: false });
             }
         }
-        let kv = self.f32("kv", a.cache_width());
-        self.op(Op::MatMul { w: l.kv_a, x: Self::pick(normed, kv_q8), out: kv, add: false });
-        self.op(Op::Latent { kv, norm: l.kv_a_norm, eps: latent_eps, layer: index });
+        if append {
+            self.append(index, l, Self::pick(normed, kv_q8));
+        }
         let q_rope = Heads { act: q, offset: a.qk_nope_head_dim, stride: head_dim };
         self.op(Op::Rope { x: q_rope, heads });
 
         let attended = self.f32("attended", heads * a.v_head_dim);
-        match self.options.attention {
+        match self.form {
             AttentionForm::Absorbed => {
                 let q_latent = self.f32("q_latent", heads * r);
                 let weighted = self.f32("weighted_latent", heads * r);
@@ -179,6 +215,13 @@ impl Recorder<'_> {
         let o_q8 = self.takes_q8(&[l.o]);
         let attended = self.quantised_for("attended", attended, o_q8);
         self.op(Op::MatMul { w: l.o, x: attended, out: x, add: true });
+    }
+
+    /// The rows of a layer's latent cache, from its normed input.
+    fn append(&mut self, index: usize, l: &LayerIds, normed: Act) {
+        let kv = self.f32("kv", self.model.config.attention.cache_width());
+        self.op(Op::MatMul { w: l.kv_a, x: normed, out: kv, add: false });
+        self.op(Op::Latent { kv, norm: l.kv_a_norm, eps: self.model.config.latent_norm_eps, layer: index });
     }
 
     fn feed_forward(&mut self, index: usize, l: &LayerIds, x: Act) {
@@ -213,7 +256,7 @@ impl Recorder<'_> {
                         self.plan.act(format!("router.{index}.weights"), Kind::F32, Rows::Tokens, moe.top_k),
                     )
                 } else {
-                    (self.shared("expert_ids", Kind::U32, Rows::Tokens, moe.top_k), self.f32("expert_weights", moe.top_k))
+                    (self.shared("expert_ids", Kind::U32, self.rows, moe.top_k), self.f32("expert_weights", moe.top_k))
                 };
                 self.op(Op::Router { logits, bias, layer: index, ids, weights });
 

@@ -34,6 +34,28 @@ pub struct Model {
     pub head: MatId,
     /// The decoder layers.
     pub layers: Vec<LayerIds>,
+    /// The module that drafts tokens, where it was asked for and the checkpoint has one.
+    pub mtp: Option<Box<MtpIds>>,
+}
+
+/// A multi-token-prediction module (DeepSeek-V3 report, section 2.2): what it predicts follows from the model's hidden state at a
+/// position and the token after it.
+#[derive(Clone, Debug)]
+pub struct MtpIds {
+    /// Of the embedding, `[h]`.
+    pub embed_norm: VecId,
+    /// Of the hidden state, `[h]`.
+    pub hidden_norm: VecId,
+    /// `[h, 2h]`, over embedding and hidden state.
+    pub project: MatId,
+    /// Its decoder layer, which has a latent cache like the model's own.
+    pub layer: LayerIds,
+    /// `[h]`; the model's where the checkpoint has no other.
+    pub head_norm: VecId,
+    /// `[vocab, h]`; the model's where the checkpoint has no other.
+    pub head: MatId,
+    /// The experts of its layer: always resident, and no part of [`Model::banks`].
+    pub bank: Option<Experts>,
 }
 
 /// A decoder layer's weights.
@@ -97,6 +119,17 @@ pub enum FfnIds {
         /// The shared experts, as one MLP.
         shared: Option<MlpIds>,
     },
+}
+
+/// Whether two matrices are known to be equal: those in memory, or mapped, are compared.
+fn same(a: &Tensor, b: &Tensor) -> bool {
+    let equal = |a: &pleiad_models::Bytes, b: &pleiad_models::Bytes| a.resident().is_some() && a.resident() == b.resident();
+    let scales = match (&a.scales, &b.scales) {
+        (None, None) => true,
+        (Some(a), Some(b)) => equal(a, b),
+        _ => false,
+    };
+    (a.format, a.rows, a.cols) == (b.format, b.rows, b.cols) && scales && equal(&a.data, &b.data)
 }
 
 #[derive(Default)]
@@ -171,7 +204,45 @@ impl Model {
         let head = weights.head.as_ref().map_or(embed, |h| n.mat(h));
         let layers = weights.layers.iter().map(|l| n.layer(config, l)).collect();
         let Numbering { mats, vecs, banks } = n;
-        Self { config: config.clone(), mats, vecs, banks, embed, out_norm, head, layers }
+        Self { config: config.clone(), mats, vecs, banks, embed, out_norm, head, layers, mtp: None }
+    }
+
+    /// [`Model::new`], with the module that drafts tokens where the checkpoint has one.
+    pub fn with_mtp(config: &Config, weights: &Weights) -> Self {
+        let mut model = Self::new(config, weights);
+        let Some(mtp) = weights.mtp.first() else { return model };
+        let banks = model.banks.len();
+        let mut n = Numbering { mats: model.mats, vecs: model.vecs, banks: model.banks };
+        let layer = n.layer(config, &mtp.layer);
+        // Published checkpoints repeat the model's head.
+        let own = |t: &&Tensor| !same(weights.head.as_ref().unwrap_or(&weights.embed), t);
+        let ids = MtpIds {
+            embed_norm: n.vec(&mtp.embed_norm),
+            hidden_norm: n.vec(&mtp.hidden_norm),
+            project: n.mat(&mtp.project),
+            layer,
+            head_norm: mtp.head_norm.as_ref().map_or(model.out_norm, |t| n.vec(t)),
+            head: mtp.head.as_ref().filter(own).map_or(model.head, |t| n.mat(t)),
+            bank: (n.banks.len() > banks).then(|| n.banks.remove(banks)),
+        };
+        (model.mats, model.vecs, model.banks) = (n.mats, n.vecs, n.banks);
+        model.mtp = Some(Box::new(ids));
+        model
+    }
+
+    /// Layers that have a latent cache: the decoder layers, then that of the module that drafts.
+    pub fn caches(&self) -> usize {
+        self.layers.len() + usize::from(self.mtp.is_some())
+    }
+
+    /// All stacks of experts: the decoder layers', then those of the module that drafts.
+    pub fn all_banks(&self) -> impl Iterator<Item = &Experts> {
+        self.banks.iter().chain(self.mtp_bank())
+    }
+
+    /// The experts of the module that drafts.
+    pub fn mtp_bank(&self) -> Option<&Experts> {
+        self.mtp.as_ref()?.bank.as_ref()
     }
 
     /// Gives every mixture layer a bias for selection, of zeros where it has none (benchmarks of routing).
@@ -209,7 +280,8 @@ impl Model {
         }
         let mut all = Self::clone(self);
         all.mats.iter_mut().try_for_each(Tensor::make_resident)?;
-        for mlp in all.banks.iter_mut().flat_map(Experts::mlps_mut) {
+        let module = all.mtp.as_mut().and_then(|m| m.bank.as_mut());
+        for mlp in all.banks.iter_mut().chain(module).flat_map(Experts::mlps_mut) {
             [&mut mlp.gate, &mut mlp.up, &mut mlp.down].into_iter().try_for_each(Tensor::make_resident)?;
         }
         Ok(Arc::new(all))
@@ -217,7 +289,7 @@ impl Model {
 
     /// All matrices, those of experts included.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        self.mats.iter().chain(self.banks.iter().flat_map(Experts::mlps).flat_map(|m| [&m.gate, &m.up, &m.down]))
+        self.mats.iter().chain(self.all_banks().flat_map(Experts::mlps).flat_map(|m| [&m.gate, &m.up, &m.down]))
     }
 
     /// The matrix, or stack of matrices.
@@ -230,8 +302,9 @@ impl Model {
         &self.vecs[id.0 as usize]
     }
 
-    /// The experts.
+    /// The experts: those of a decoder layer, or, after these, those of the module that drafts.
     pub fn bank(&self, id: BankId) -> &Experts {
-        &self.banks[id.0 as usize]
+        let own = self.mtp_bank().filter(|_| id.0 as usize == self.banks.len());
+        own.unwrap_or_else(|| &self.banks[id.0 as usize])
     }
 }

@@ -227,6 +227,54 @@ pub enum Op {
         /// `[1, n]` f32.
         out: Act,
     },
+    /// `out[t] = [a[t] | b[t]]`.
+    Join {
+        /// `[T, n]` f32.
+        a: Act,
+        /// `[T, m]` f32.
+        b: Act,
+        /// `[T, n + m]` f32.
+        out: Act,
+    },
+    /// Samples from a row of `logits` of a step whose last tokens are drafts. Row 0 is that of the last token that is none. Row
+    /// n + 1 counts only if what was sampled from row n is the draft that it was computed for, and ends nothing. So each token is
+    /// drawn as without drafts: with probability p(draft) it is the draft, else it has the distribution of what is left of p.
+    /// ([`crate::step::StepState::take`].)
+    Verify {
+        /// `[rows, vocab]` f32.
+        logits: Act,
+        /// Which row.
+        row: usize,
+    },
+    /// Moves the step's token ids up by one row: row t gets the token after it. The last row that counts gets the token sampled
+    /// from it or, where `given`, the id that was written behind the step's own.
+    Shift {
+        /// All ids are known.
+        given: bool,
+    },
+    /// `out` = the last row of `x` that counts: that from which the last token was sampled.
+    TakenRow {
+        /// `[T, n]` f32.
+        x: Act,
+        /// `[1, n]` f32.
+        out: Act,
+    },
+    /// Leaves the rows of the step behind: what follows works on one row, at the position of the last one that counts. Without
+    /// drafts to come, the next step decodes the last token sampled.
+    Settle {
+        /// Drafts to come.
+        drafts: usize,
+    },
+    /// Drafts the token with the largest of `logits`; it becomes the id of the row that follows, one position on. After the last
+    /// draft, the next step has the last token sampled and all drafts.
+    Draft {
+        /// `[1, vocab]` f32.
+        logits: Act,
+        /// Which draft, from 0.
+        index: usize,
+        /// Drafts in all.
+        of: usize,
+    },
     /// Samples from `logits` as the step's sampling parameters say; the id becomes the step's next token, its
     /// position follows.
     Sample {
@@ -264,6 +312,11 @@ impl Plan {
     /// The declaration of `act`.
     pub fn decl(&self, act: Act) -> &ActDecl {
         &self.acts[act.0 as usize]
+    }
+
+    /// Rows that it samples from; 0 where drafts are no business of its.
+    pub fn verifies(&self) -> usize {
+        self.ops.iter().filter(|op| matches!(op, Op::Verify { .. })).count()
     }
 
     /// The activation of that name.

@@ -6,7 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::step::{MAX_END, MAX_RECENT, StepState};
+use crate::{
+    step::{MAX_END, MAX_RECENT, StepState},
+    twins::largest,
+};
 
 /// How the next token is chosen. The defaults are greedy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,7 +112,7 @@ fn pcg(seed: u32) -> u32 {
 /// logit after penalties. `logits` is left as found.
 pub fn sample(logits: &mut [f32], step: &StepState) -> (u32, f32) {
     let found = penalise(logits, step);
-    let best = best(logits);
+    let best = largest(logits);
     let token = if step.temperature > 0.0 { draw(logits, logits[best], step) } else { best };
     let logit = logits[token];
     for (token, logit) in found {
@@ -136,17 +139,6 @@ fn penalise(logits: &mut [f32], step: &StepState) -> Vec<(u32, f32)> {
         *logit -= count * step.frequency_penalty + step.presence_penalty;
     }
     found
-}
-
-/// The largest logit; the lowest id wins ties.
-fn best(logits: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, &x) in logits.iter().enumerate() {
-        if x > logits[best] {
-            best = i;
-        }
-    }
-    best
 }
 
 fn draw(logits: &[f32], max: f32, step: &StepState) -> usize {

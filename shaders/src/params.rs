@@ -311,10 +311,48 @@ params! {
     }
     /// `sample`.
     Sample {
-        /// Logits.
+        /// Logits of a row.
         vocab: u32,
+        /// With VERIFY, which row.
+        row: u32,
+        /// Zero.
+        pad: [u32; 2],
+    }
+    /// `join`.
+    Join {
+        /// Elements of a row of `a`.
+        n: u32,
+        /// Elements of a row of `b`.
+        m: u32,
+        /// Rows.
+        tokens: u32,
+        /// Zero.
+        pad: u32,
+    }
+    /// `shift`.
+    Shift {
+        /// Whether the id behind the step's own is the last row's.
+        given: u32,
         /// Zero.
         pad: [u32; 3],
+    }
+    /// `settle`.
+    Settle {
+        /// Drafts to come.
+        drafts: u32,
+        /// Zero.
+        pad: [u32; 3],
+    }
+    /// `draft`.
+    Draft {
+        /// Logits.
+        vocab: u32,
+        /// Which draft, from 0.
+        index: u32,
+        /// Drafts in all.
+        of: u32,
+        /// Zero.
+        pad: u32,
     }
 }
 

@@ -1,4 +1,4 @@
-// out = x[T - 1].
+// out = x[T - 1]. TAKEN: of a step with drafts, the last row that counts.
 #import shared/step.wgsl ACCESS=read
 
 struct LastRow {
@@ -17,6 +17,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let e = id.x * 256u + lid;
     let tokens = token_count(0u);
     if (e < params.width && tokens > 0u) {
-        out[e] = x[(tokens - 1u) * params.width + e];
+#ifdef TAKEN
+        let row = min(taken_row(), tokens - 1u);
+#else
+        let row = tokens - 1u;
+#endif
+        out[e] = x[row * params.width + e];
     }
 }

@@ -22,19 +22,24 @@
 // largest logit; without top_k, what is 17.4 * max(temperature, 1) below M has no mass. Only chunks with a maximum at that
 // bound or above are read again; what they have at the bound or above goes into a list, and the steps from 3 on work on
 // the list, or on all logits where it overflows. What they find is the same.
+//
+// VERIFY: the same from row `row` of a step whose last tokens are drafts, if that row counts: the row before gave the draft that
+// this one was computed for. The next step is prepared elsewhere.
 #import shared/step.wgsl ACCESS=read_write
 
 struct Sample {
     vocab: u32,
-    pad0: u32,
+    row: u32,
     pad1: u32,
     pad2: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Sample;
 @group(0) @binding(2) var<storage, read_write> ids: array<u32>;
+#ifndef VERIFY
 // 64 slots of the last sampled tokens: token, bits of its logit, whether the step came after an end, sampled index.
 @group(0) @binding(3) var<storage, read_write> ring: array<u32>;
+#endif
 @group(0) @binding(4) var<storage, read_write> logits: array<f32>;
 
 const WG: u32 = 256u;
@@ -61,6 +66,15 @@ var<workgroup> picked: u32;
 // What the steps work on: `items` ids, those of the list or all.
 var<private> items: u32;
 var<private> listed: bool;
+
+// Where the logit of an id is.
+fn in_row(i: u32) -> u32 {
+#ifdef VERIFY
+    return params.row * params.vocab + i;
+#else
+    return i;
+#endif
+}
 
 fn item(i: u32) -> u32 {
     if (listed) {
@@ -150,7 +164,7 @@ fn key_of_rank(lid: u32, count: u32, of_maxima: bool) -> u32 {
             if (of_maxima) {
                 l#{u} = maxima[min(i#{u}, CHUNKS - 1u)];
             } else {
-                l#{u} = logits[item(i#{u})];
+                l#{u} = logits[in_row(item(i#{u}))];
             }
 #endfor
 #for u in 0..4
@@ -188,7 +202,7 @@ fn key_of_mass(lid: u32, best: f32, cut: u32, need: vec2<u32>) -> u32 {
         clear_bins(lid);
         for (var base = lid; base < items; base += 4u * WG) {
 #for u in 0..4
-            let l#{u} = logits[item(min(base + #{u}u * WG, items - 1u))];
+            let l#{u} = logits[in_row(item(min(base + #{u}u * WG, items - 1u)))];
 #endfor
 #for u in 0..4
             {
@@ -236,7 +250,7 @@ fn make_list(lid: u32, span: u32, bound: f32) {
             let end = min((chunk / WG + 1u) * span, params.vocab);
             for (var base = first; base < end; base += 4u * WG) {
 #for u in 0..4
-                let l#{u} = logits[min(base + #{u}u * WG, params.vocab - 1u)];
+                let l#{u} = logits[in_row(min(base + #{u}u * WG, params.vocab - 1u))];
 #endfor
 #for u in 0..4
                 if (base + #{u}u * WG < end && l#{u} >= bound) {
@@ -278,6 +292,44 @@ fn make_list(lid: u32, span: u32, bound: f32) {
     }
 }
 
+#ifdef VERIFY
+// Whether there is something to sample: 0, or 2 for nothing. Thread 0.
+fn begin() -> u32 {
+    if (step.halt != 0u) {
+        return 2u;
+    }
+    if (params.row == 0u) {
+        step.count = 0u;
+        step.open = 1u;
+        step.began = step.pos;
+    }
+    return select(2u, 0u, step.stopped == 0u && step.open != 0u);
+}
+
+// Writes the token, and whether the next row counts: thread 0.
+fn finish(token: u32, bits: u32) {
+    let row = min(params.row, 7u);
+    step.taken[row] = token;
+    step.logits[row] = bitcast<f32>(bits);
+    step.count = row + 1u;
+    step.sampled += 1u;
+    step.recent[step.recent_head & 255u] = token;
+    step.recent_head = (step.recent_head + 1u) & 255u;
+    step.recent_len = min(step.recent_len + 1u, 256u);
+    var end = 0u;
+    for (var i = 0u; i < min(step.n_end, 16u); i++) {
+        end |= select(0u, 1u, step.end[i] == token);
+    }
+    step.stopped = end;
+    let draft = max(step.tokens, step.drafted) - step.drafted + row;
+    step.open = select(0u, 1u, row < step.drafted && ids[draft] == token && end == 0u);
+}
+#else
+// Whether there is something to sample: 0; 1 after the end, 2 while the plan is halted. Thread 0.
+fn begin() -> u32 {
+    return select(step.stopped, 2u, step.halt != 0u);
+}
+
 // Writes the token and what the next step needs: thread 0.
 fn finish(token: u32, bits: u32) {
     let slot = (step.sampled & 63u) * 4u;
@@ -301,13 +353,14 @@ fn finish(token: u32, bits: u32) {
         step.stopped = end;
     }
 }
+#endif
 
 @compute @workgroup_size(256)
 fn main(@builtin(local_invocation_index) lid: u32) {
     if (lid == 0u) {
         let top_k = select(0u, step.top_k, step.top_k < params.vocab);
         let top_p = u32(round(clamp(step.top_p, 0.0, 1.0) * ONE));
-        modes = vec4<u32>(select(step.stopped, 2u, step.halt != 0u), select(0u, 1u, step.temperature > 0.0), top_k, top_p);
+        modes = vec4<u32>(begin(), select(0u, 1u, step.temperature > 0.0), top_k, top_p);
         picked = 0u;
     }
     let mode = workgroupUniformLoad(&modes);
@@ -333,10 +386,10 @@ fn main(@builtin(local_invocation_index) lid: u32) {
             owner = owner && !(same && i < lid);
         }
         if (owner) {
-            original = logits[mine];
+            original = logits[in_row(mine)];
             var l = select(original / step.repeat_penalty, original * step.repeat_penalty, original <= 0.0);
             l -= f32(occurs) * step.frequency_penalty + step.presence_penalty;
-            logits[mine] = l;
+            logits[in_row(mine)] = l;
         }
     }
     storageBarrier();
@@ -351,7 +404,7 @@ fn main(@builtin(local_invocation_index) lid: u32) {
 #for v in 0..2
 #for u in 0..4
         let i#{v}_#{u} = #{u}u * span + base + #{v}u * WG;
-        let l#{v}_#{u} = logits[min(i#{v}_#{u}, params.vocab - 1u)];
+        let l#{v}_#{u} = logits[in_row(min(i#{v}_#{u}, params.vocab - 1u))];
 #endfor
 #endfor
 #for v in 0..2
@@ -414,7 +467,7 @@ fn main(@builtin(local_invocation_index) lid: u32) {
         if (mode.w < 16777216u) {
             var kept = vec2<u32>(0u);
             for (var i = lid; i < items; i += WG) {
-                let l = logits[item(i)];
+                let l = logits[in_row(item(i))];
                 kept = plus(kept, select(0u, mass(l - best), key(l) >= cut));
             }
             var need = fraction(sum_masses(lid, kept), mode.w);
@@ -434,7 +487,7 @@ fn main(@builtin(local_invocation_index) lid: u32) {
         let to = min(from_ + share, items);
         var run = vec2<u32>(0u);
         for (var i = from_; i < to; i++) {
-            let l = logits[item(i)];
+            let l = logits[in_row(item(i))];
             if (key(l) >= cut && l >= floor_) {
                 run = plus(run, mass((l - best) / step.temperature));
             }
@@ -452,7 +505,7 @@ fn main(@builtin(local_invocation_index) lid: u32) {
         before = normal(before);
         if (!less(target_, before) && less(target_, normal(before + run))) {
             for (var i = from_; i < to; i++) {
-                let l = logits[item(i)];
+                let l = logits[in_row(item(i))];
                 if (key(l) >= cut && l >= floor_) {
                     before = normal(plus(before, mass((l - best) / step.temperature)));
                     if (less(target_, before)) {
@@ -464,11 +517,11 @@ fn main(@builtin(local_invocation_index) lid: u32) {
         }
     }
     let token = workgroupUniformLoad(&picked);
-    let bits = bitcast<u32>(logits[min(token, params.vocab - 1u)]);
+    let bits = bitcast<u32>(logits[in_row(min(token, params.vocab - 1u))]);
     storageBarrier();
     workgroupBarrier();
     if (owner) {
-        logits[mine] = original;
+        logits[in_row(mine)] = original;
     }
     if (lid == 0u) {
         finish(token, bits);

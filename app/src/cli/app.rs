@@ -82,6 +82,7 @@ fn override_load(load: &mut LoadSettings, engine: &EngineArgs) {
         load.misses = *misses;
     }
     load.threads = threads.map(std::num::NonZeroUsize::get).or(load.threads);
+    load.draft = engine.draft.or(load.draft);
     load.context = engine.ctx_size.map(std::num::NonZeroUsize::get).or(load.context);
     if engine.device.activations() != Default::default() {
         load.activations = engine.device.activations();

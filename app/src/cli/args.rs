@@ -8,6 +8,7 @@ use pleiad_models::GenerationConfig;
 use pleiad_runtime::{
     Activations, CacheFormat, DeviceChoice, EngineOptions, SamplingParams,
     experts::{walk::Routing, ways::WayChoice},
+    step::MAX_DRAFT,
 };
 
 use crate::{chats::Sampling, sizes};
@@ -62,6 +63,10 @@ pub struct EngineArgs {
     /// Tokens submitted before the first of them is read back, at most 32 [default: 2 on a GPU, 1 on the CPU]
     #[arg(long, value_name = "K", value_parser = parse_in_flight, help_heading = "Device")]
     pub in_flight: Option<usize>,
+    /// Tokens that the model's module for multi-token prediction drafts for each step, at most 7; 0: none [default: as many as
+    /// pay, where the model has such a module]
+    #[arg(long, value_name = "K", value_parser = parse_draft, help_heading = "Device")]
+    pub draft: Option<usize>,
     /// Tokens of a prompt computed at once
     #[arg(long, visible_alias = "ubatch-size", value_name = "C", default_value = "512", help_heading = "Device")]
     pub chunk: NonZeroUsize,
@@ -201,6 +206,7 @@ impl EngineArgs {
             positions: None,
             threads: self.device.threads.map(NonZeroUsize::get),
             in_flight: self.in_flight,
+            draft: self.draft,
             chunk: self.chunk.get(),
             memory_budget: self.device.memory_budget,
             misses: self.device.misses,
@@ -268,6 +274,10 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 
 fn parse_in_flight(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=32).contains(n)).ok_or_else(|| "use a number from 1 to 32".into())
+}
+
+fn parse_draft(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n <= MAX_DRAFT).ok_or_else(|| format!("use a number from 0 to {MAX_DRAFT}"))
 }
 
 fn number(text: &str, range: &str, allowed: impl Fn(f32) -> bool) -> Result<f32, String> {

@@ -82,6 +82,8 @@ struct Report {
     threads: Option<usize>,
     /// `None`: the device's default.
     in_flight: Option<usize>,
+    /// Tokens drafted for each step; `None`: as many as pay.
+    draft: Option<usize>,
     chunk: usize,
     context: usize,
     /// From opening the file to an engine that is ready.
@@ -113,9 +115,22 @@ struct Test {
     /// Prefill: mean seconds from the request to its first token.
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds_to_first_token: Option<f64>,
+    /// Decode: what came of drafts, where any were made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drafts: Option<Drafts>,
     /// Decode: what one token takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     per_token: Option<PerToken>,
+}
+
+/// Drafts of all repetitions.
+#[derive(Serialize)]
+struct Drafts {
+    drafted: usize,
+    accepted: usize,
+    /// Share of the drafts that were right.
+    acceptance: f64,
+    tokens_per_step: f64,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -171,7 +186,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let json = args.output == Form::Json;
     let start = Instant::now();
     let opened = open::engine(&args.model.model, options.clone(), json)?;
-    let mut bench = Bench { engine: &opened.engine, random: 0x9e37_79b9_7f4a_7c15 };
+    let module = opened.checkpoint.config.num_mtp_layers > 0 && options.draft != Some(0);
+    let mut bench = Bench { engine: &opened.engine, drafts: true, random: 0x9e37_79b9_7f4a_7c15 };
     bench.generate(1, 1)?;
     let first_token_seconds = start.elapsed().as_secs_f64();
 
@@ -181,17 +197,29 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let mut done = 0;
     let mut results = Vec::new();
     for (kind, tokens) in tests {
-        let mut each = Vec::new();
+        // Where tokens are drafted, decoding is measured without drafts as well, in turns.
+        let ways: &[bool] = if module && kind == Kind::Decode { &[true, false] } else { &[true] };
+        let mut each = vec![Vec::new(); ways.len()];
         for repetition in 0..=args.repetitions.get() {
             bar.set(done, runs);
-            let stats = bench.test(kind, tokens)?;
-            // The first one warms up.
-            if repetition > 0 {
-                each.push(stats);
+            let random = bench.random;
+            for (each, &drafts) in each.iter_mut().zip(ways) {
+                (bench.drafts, bench.random) = (drafts, random);
+                let stats = bench.test(kind, tokens)?;
+                // The first one warms up.
+                if repetition > 0 {
+                    each.push(stats);
+                }
             }
             done += 1;
         }
-        results.push(test(kind, tokens, &each, &opened, what.parameters.active_bytes));
+        for (each, &drafts) in each.iter().zip(ways) {
+            let mut result = test(kind, tokens, each, &opened, what.parameters.active_bytes);
+            if !drafts {
+                result.name += " draft 0";
+            }
+            results.push(result);
+        }
     }
     bar.clear();
 
@@ -209,6 +237,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         cache: options.cache,
         threads: options.threads,
         in_flight: options.in_flight,
+        draft: options.draft,
         chunk: options.chunk,
         context: info.context,
         load_seconds: opened.seconds,
@@ -224,6 +253,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 
 struct Bench<'a> {
     engine: &'a Engine,
+    drafts: bool,
     random: u64,
 }
 
@@ -241,6 +271,7 @@ impl Bench<'_> {
         let ids = (0..prompt).map(|_| (self.next() % vocab) as u32).collect();
         let options = GenerateOptions { max_tokens: Some(tokens), end: Vec::new(), routing: false };
         let session = self.engine.session();
+        let session = if self.drafts { session } else { session.without_drafts() };
         let mut generation = session.generate(ids, SamplingParams::default(), options);
         while let Some(event) = generation.next_blocking() {
             match event {
@@ -274,6 +305,14 @@ fn test(kind: Kind, tokens: usize, each: &[GenerationStats], opened: &Opened, ac
     let mean_seconds = each.iter().map(seconds).sum::<f64>() / each.len().max(1) as f64;
     let decoded = (tokens * each.len()).max(1) as f64;
     let a_token = |count: fn(&DeviceStats) -> u64| each.iter().map(|s| count(&s.decode_device)).sum::<u64>() as f64 / decoded;
+    let sum = |count: fn(&GenerationStats) -> usize| each.iter().map(count).sum::<usize>();
+    let (drafted, accepted, steps) = (sum(|s| s.drafted), sum(|s| s.accepted), sum(|s| s.steps));
+    let drafts = (kind == Kind::Decode && drafted > 0).then(|| Drafts {
+        drafted,
+        accepted,
+        acceptance: accepted as f64 / drafted as f64,
+        tokens_per_step: decoded / steps.max(1) as f64,
+    });
     let config = &opened.checkpoint.config;
     let mixtures = (0..config.num_layers).filter(|&i| config.is_moe(i)).count();
     Test {
@@ -282,6 +321,7 @@ fn test(kind: Kind, tokens: usize, each: &[GenerationStats], opened: &Opened, ac
         tokens,
         tokens_per_second: Statistics::of(rates),
         seconds_to_first_token: (kind == Kind::Prefill).then_some(mean_seconds),
+        drafts,
         per_token: (kind == Kind::Decode).then(|| PerToken {
             dispatches: a_token(|d| d.dispatches),
             submissions: a_token(|d| d.submissions),
@@ -333,6 +373,16 @@ fn print(out: &mut Stream, r: &Report) -> Result<()> {
                 p.uploaded_bytes
             ))?;
         }
+    }
+    for (t, d) in r.tests.iter().filter_map(|t| Some((t, t.drafts.as_ref()?))) {
+        out.line(&format!(
+            "{}: {} of {} drafts right ({:.1} %), {:.2} tokens a step",
+            t.name,
+            d.accepted,
+            d.drafted,
+            100.0 * d.acceptance,
+            d.tokens_per_step
+        ))?;
     }
     if let Some(e) = r.experts.as_ref().filter(|e| e.bank.is_some()) {
         let slots: usize = e.slots.iter().sum();

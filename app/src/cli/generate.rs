@@ -132,8 +132,14 @@ pub fn summary(stats: &GenerationStats, info: &EngineInfo) -> String {
         0 => String::new(),
         all => format!(" | {:.1} % of experts resident", 100.0 * hits as f64 / all as f64),
     };
+    let drafts = match (stats.acceptance(), stats.tokens_per_step()) {
+        (Some(right), Some(each)) => {
+            format!(" | {} of {} drafts right ({:.0} %), {each:.2} tokens a step", stats.accepted, stats.drafted, 100.0 * right)
+        }
+        _ => String::new(),
+    };
     format!(
-        "[prompt {} tokens, {} reused{} | answer {} tokens{}{hit_rate} | {}]",
+        "[prompt {} tokens, {} reused{} | answer {} tokens{}{drafts}{hit_rate} | {}]",
         stats.prompt_tokens,
         stats.reused_tokens,
         rate(computed, stats.prefill_seconds),

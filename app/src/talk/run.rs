@@ -255,6 +255,9 @@ pub fn add_up(before: Option<GenerationStats>, last: GenerationStats) -> Generat
     GenerationStats {
         generated_tokens: before.generated_tokens + last.generated_tokens,
         decode_seconds: before.decode_seconds + last.decode_seconds,
+        steps: before.steps + last.steps,
+        drafted: before.drafted + last.drafted,
+        accepted: before.accepted + last.accepted,
         decode_device: DeviceStats {
             dispatches: a.dispatches + b.dispatches,
             submissions: a.submissions + b.submissions,

@@ -37,6 +37,8 @@ pub struct CpuExecutor {
     cache: Vec<Cache>,
     rope: Vec<[f32; 2]>,
     counters: Vec<u32>,
+    /// How many of them are the decoder layers'.
+    counted: usize,
     scratch: Vec<f32>,
     rows: Vec<u32>,
     done: VecDeque<StepOutput>,
@@ -73,7 +75,7 @@ impl CpuExecutor {
         let width = config.attention.cache_width();
         let rows = options.positions.next_multiple_of(crate::step::PAGE);
         let element = if options.cache == crate::CacheFormat::F16 { 2 } else { 4 };
-        let bytes = (rows * width * element * config.num_layers) as u64;
+        let bytes = (rows * width * element * model.caches()) as u64;
         // Weights are mapped: the system pages them as it sees fit. The budget is for what must be there.
         if let Some(budget) = options.experts.budget.filter(|&b| bytes > b) {
             let what = format!("a latent cache of {rows} positions");
@@ -88,9 +90,10 @@ impl CpuExecutor {
         let experts = config.moe.as_ref().map_or(0, |m| m.num_experts);
         let weight_bytes = model_bytes(&model);
         Ok(Self {
-            cache: (0..config.num_layers).map(|_| Cache::new(options.cache, rows, width)).collect(),
+            cache: (0..model.caches()).map(|_| Cache::new(options.cache, rows, width)).collect(),
             rope: rope::table(&config.rope, config.attention.qk_rope_head_dim, options.max_context),
-            counters: vec![0; config.num_layers * experts],
+            counters: vec![0; model.caches() * experts],
+            counted: model.layers.len() * experts,
             model,
             cpu,
             plain,
@@ -149,6 +152,8 @@ impl CpuExecutor {
     /// Runs a step to its end.
     pub fn submit(&mut self, plan: PlanId, tokens: usize, readback: Readback) -> Result<Ticket> {
         self.step.tokens = tokens as u32;
+        let verifies = self.plans.get(plan.0).map_or(0, |p| p.plan.verifies());
+        self.step.drafted = verifies.saturating_sub(1) as u32;
         let Some(mut prepared) = self.plans.get_mut(plan.0).map(std::mem::take) else {
             return Err(Error::Invalid(format!("there is no plan {}", plan.0)));
         };
@@ -160,7 +165,12 @@ impl CpuExecutor {
         self.stats.dispatches += ops.len() as u64;
         prepared.plan.ops = ops;
         self.plans[plan.0] = prepared;
-        output.counters = readback.counters.then(|| self.counters.clone());
+        // Rows of drafts that were wrong, and of what follows them, are nobody's.
+        if verifies > 0 {
+            let end = self.step.began + (tokens + self.step.count as usize).saturating_sub(verifies) as u32;
+            self.routed.retain(|r| r.position < end);
+        }
+        output.counters = readback.counters.then(|| self.counters[..self.counted].to_vec());
         output.routed = self.trace.then(|| std::mem::take(&mut self.routed).into());
         self.done.push_back(output);
         self.next_ticket += 1;
@@ -206,7 +216,7 @@ impl CpuExecutor {
 
     /// Activations of every expert: `[layers, E]`.
     pub fn counters(&self) -> &[u32] {
-        &self.counters
+        &self.counters[..self.counted]
     }
 
     /// Sets the activation counters to zero.
@@ -226,7 +236,7 @@ impl CpuExecutor {
 
     fn run(&mut self, op: &Op, p: &mut Prepared, tokens: usize, output: &mut StepOutput) {
         match *op {
-            Op::Embed { table, out } => self.embed(p, table, out, tokens),
+            Op::Embed { table, out } => self.embed(p, table, out, p.rows(out, tokens)),
             Op::Norm { x, weight, eps, out, q8 } => self.norm(p, x, weight, eps, out, q8, tokens),
             Op::Quantise { x, out } => {
                 let rows = p.rows(x, tokens);
@@ -250,16 +260,20 @@ impl CpuExecutor {
                 let job = Job { w: w.stacked(), gate, x: &self.rows, out: &self.rows };
                 self.product(p, &[job], x, out, w.cols, w.rows, false);
             }
-            Op::HeadMatMul { w, x, out } => self.heads(p, w, x, out, tokens),
-            Op::Rope { x, heads } => self.rotate(p, x, heads, tokens),
-            Op::Latent { kv, norm, eps, layer } => self.append(p, kv, norm, eps, layer, tokens),
-            Op::Attend { q_latent, q_rope, layer, out } => self.attend(p, q_latent, q_rope, layer, out, tokens),
+            Op::HeadMatMul { w, x, out } => self.heads(p, w, x, out, p.rows(x.act, tokens)),
+            Op::Rope { x, heads } => self.rotate(p, x, heads, p.rows(x.act, tokens)),
+            Op::Latent { kv, norm, eps, layer } => self.append(p, kv, norm, eps, layer, p.rows(kv, tokens)),
+            Op::Attend { q_latent, q_rope, layer, out } => {
+                self.attend(p, q_latent, q_rope, layer, out, p.rows(q_latent, tokens));
+            }
             Op::AttendExpanded { q, k_up, v_up, layer, out } => self.attend_expanded(p, q, k_up, v_up, layer, out, tokens),
-            Op::Router { logits, bias, layer, ids, weights } => self.route(p, logits, bias, layer, ids, weights, tokens),
-            Op::ExpertsUp { bank, x, ids, out } => self.experts(p, bank, x, ids, out, tokens, true),
-            Op::ExpertsDown { bank, x, ids, out } => self.experts(p, bank, x, ids, out, tokens, false),
+            Op::Router { logits, bias, layer, ids, weights } => {
+                self.route(p, logits, bias, layer, ids, weights, p.rows(logits, tokens));
+            }
+            Op::ExpertsUp { bank, x, ids, out } => self.experts(p, bank, x, ids, out, p.rows(ids, tokens), true),
+            Op::ExpertsDown { bank, x, ids, out } => self.experts(p, bank, x, ids, out, p.rows(ids, tokens), false),
             Op::Combine { y, weights, x } => {
-                let (k, width) = (p.width(weights), p.width(y));
+                let (k, width, tokens) = (p.width(weights), p.width(y), p.rows(x, tokens));
                 let mut target = std::mem::take(p.f32_mut(x));
                 let h = width / k;
                 let (y, weights) = (p.f32(y), p.f32(weights));
@@ -272,6 +286,39 @@ impl CpuExecutor {
                 let width = p.width(x);
                 let row = p.f32(x)[(tokens - 1) * width..tokens * width].to_vec();
                 p.f32_mut(out).copy_from_slice(&row);
+            }
+            Op::Join { a, b, out } => {
+                let (n, m, rows) = (p.width(a), p.width(b), p.rows(out, tokens));
+                let mut target = std::mem::take(p.f32_mut(out));
+                for (t, row) in target.chunks_mut(n + m).take(rows).enumerate() {
+                    twins::join(&p.f32(a)[t * n..(t + 1) * n], &p.f32(b)[t * m..(t + 1) * m], row);
+                }
+                *p.f32_mut(out) = target;
+            }
+            Op::Verify { logits, row } => {
+                if self.step.takes(row) {
+                    let vocab = p.width(logits);
+                    let logits = &mut p.f32_mut(logits)[row * vocab..(row + 1) * vocab];
+                    let (token, logit) = sample(logits, &self.step);
+                    self.step.take(row, token, logit, &self.ids);
+                    if row > 0 {
+                        output.before.push((output.token, output.logit));
+                    }
+                    (output.token, output.logit) = (token, logit);
+                } else if row == 0 {
+                    output.token = self.ids.first().copied().unwrap_or_default();
+                }
+            }
+            Op::Shift { given } => self.step.shift(&mut self.ids, given),
+            Op::TakenRow { x, out } => {
+                let (width, row) = (p.width(x), self.step.taken_row());
+                let row = p.f32(x)[row * width..(row + 1) * width].to_vec();
+                p.f32_mut(out).copy_from_slice(&row);
+            }
+            Op::Settle { drafts } => self.step.settle(&mut self.ids, drafts),
+            Op::Draft { logits, index, of } => {
+                let token = twins::largest(p.f32(logits)) as u32;
+                self.step.draft(&mut self.ids, token, index, of);
             }
             Op::Sample { logits } => {
                 let (token, logit) = sample(p.f32_mut(logits), &self.step);
@@ -513,10 +560,12 @@ impl CpuExecutor {
             let at = t * k..(t + 1) * k;
             twins::route(moe, &logits[t * e..(t + 1) * e], bias, &mut ids_out[at.clone()], &mut weights_out[at]);
         }
-        if self.step.counters_on != 0 && self.step.stopped == 0 {
+        // The layer of the module that drafts is nobody's business.
+        let counted = layer < model.layers.len() && self.step.stopped == 0;
+        if self.step.counters_on != 0 && counted {
             ids_out[..tokens * k].iter().for_each(|&id| self.counters[layer * e + id as usize] += 1);
         }
-        if self.trace && self.step.stopped == 0 {
+        if self.trace && counted {
             for t in 0..tokens {
                 let at = t * k..(t + 1) * k;
                 let position = self.step.pos + t as u32;
@@ -558,7 +607,7 @@ impl CpuExecutor {
 fn model_bytes(model: &Model) -> u64 {
     let mats: usize = model.mats.iter().map(Tensor::bytes).sum();
     let experts: usize =
-        model.banks.iter().flat_map(Experts::mlps).flat_map(|m| [&m.gate, &m.up, &m.down]).map(|t| t.data.len()).sum();
+        model.all_banks().flat_map(Experts::mlps).flat_map(|m| [&m.gate, &m.up, &m.down]).map(|t| t.data.len()).sum();
     (mats + experts) as u64
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use pleiad_models::{Checkpoint, Tokenizer};
 use web_time::Instant;
 
-use super::{EngineInfo, EngineOptions, plans::Plans};
+use super::{EngineInfo, EngineOptions, drafting, plans::Plans};
 use crate::{
     Error, Result,
     executor::{DeviceChoice, Executor, ExpertOptions, LoadOptions},
     experts::{budget::Needs, walk::Routing},
     gpu::{self, GpuDevice},
     model::Model,
-    step::{PAGE, RING},
+    step::{MAX_DRAFT, PAGE, RING},
 };
 
 /// The context of a session where nothing else is asked for: enough for a long conversation, small enough for any card.
@@ -139,8 +139,14 @@ async fn start(
             limit: model_context as u64,
         });
     }
+    if let Some(draft) = options.draft.filter(|&k| k > MAX_DRAFT) {
+        return Err(Error::Limit { what: "--draft, in tokens".into(), needed: draft as u64, limit: MAX_DRAFT as u64 });
+    }
     let positions = options.positions.unwrap_or(2 * context).max(context).next_multiple_of(PAGE);
-    let mut model = Model::new(&checkpoint.config, &checkpoint.weights);
+    let mut model = match options.draft {
+        Some(0) => Model::new(&checkpoint.config, &checkpoint.weights),
+        _ => Model::with_mtp(&checkpoint.config, &checkpoint.weights),
+    };
     if options.routing == Routing::Walk {
         model.add_biases();
     }
@@ -169,7 +175,7 @@ async fn start(
         Some(d) => (d.name(), "wgpu"),
         None => (String::new(), "cpu"),
     };
-    let mut plans = Plans::new(&model, options.activations, options.chunk);
+    let mut plans = Plans::new(&model, options.activations, options.chunk, drafting::numbers(options.draft));
     let placed = match &device {
         Some(device) => on_gpu(device, &model, &load, kernels.then_some(&mut plans), progress).await,
         None => on_cpu(&model, &load).await,

@@ -5,6 +5,7 @@
 //! regeneration, or a branch of another session. A [`Generation`] is a stream of [`Event`]s; dropping it cancels.
 
 mod breath;
+mod drafting;
 mod load;
 mod plans;
 pub mod remote;
@@ -58,6 +59,9 @@ pub struct EngineOptions {
     pub in_flight: Option<usize>,
     /// Most tokens of one prefill step.
     pub chunk: usize,
+    /// Tokens drafted for each step by the model's module for multi-token prediction, at most [`crate::step::MAX_DRAFT`]; 0: none.
+    /// `None`: as many as pay, as measured while decoding. What is generated does not depend on it, but for rounding.
+    pub draft: Option<usize>,
     /// Most bytes of device memory for weights, latent cache and working memory; `None`: what the device has.
     pub memory_budget: Option<u64>,
     /// How experts that the device does not hold are served.
@@ -83,6 +87,7 @@ impl Default for EngineOptions {
             threads: None,
             in_flight: None,
             chunk: 512,
+            draft: Some(0),
             memory_budget: None,
             misses: WayChoice::Auto,
             directory: None,
@@ -194,7 +199,7 @@ impl Engine {
 
     /// A new session, with nothing in the cache.
     pub fn session(&self) -> Session {
-        Session { engine: self.clone(), id: self.number() }
+        Session { engine: self.clone(), id: self.number(), drafts: true }
     }
 
     fn number(&self) -> u64 {
@@ -206,9 +211,17 @@ impl Engine {
 pub struct Session {
     engine: Engine,
     id: u64,
+    drafts: bool,
 }
 
 impl Session {
+    /// The same without drafts ([`EngineOptions::draft`]): for comparisons. The worker of a page does not know of it.
+    #[must_use]
+    pub fn without_drafts(mut self) -> Self {
+        self.drafts = false;
+        self
+    }
+
     /// Generates a continuation of `prompt`, the whole history in token ids.
     ///
     /// Requests of one session run one after the other; requests of different sessions take turns.
@@ -220,6 +233,7 @@ impl Session {
         let request = request::Request {
             number,
             session: self.id,
+            drafts: self.drafts,
             prompt,
             sampling,
             options,

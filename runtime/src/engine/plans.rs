@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::{
     Error, Result,
     executor::{Activations, Executor, PlanId},
-    forward::{AttentionForm, Options, Output, record},
+    forward::{AttentionForm, Options, Output, Speculation, record},
     model::Model,
 };
 
@@ -21,14 +21,17 @@ pub(crate) fn expanded_from(model: &Model) -> usize {
 /// The plans of one engine, each prepared at first use if not before.
 pub(crate) struct Plans {
     activations: Activations,
+    /// The numbers of drafts that a step may make; empty without a module that drafts.
+    drafts: Vec<usize>,
     chunk: usize,
     expanded_from: usize,
     ready: HashMap<Options, PlanId>,
 }
 
 impl Plans {
-    pub fn new(model: &Model, activations: Activations, chunk: usize) -> Self {
-        Self { activations, chunk: chunk.max(1), expanded_from: expanded_from(model), ready: HashMap::new() }
+    pub fn new(model: &Model, activations: Activations, chunk: usize, drafts: Vec<usize>) -> Self {
+        let drafts = if model.mtp.is_some() { drafts } else { Vec::new() };
+        Self { activations, drafts, chunk: chunk.max(1), expanded_from: expanded_from(model), ready: HashMap::new() }
     }
 
     /// Forgets all plans: the executor is another.
@@ -42,8 +45,15 @@ impl Plans {
     }
 
     /// The plan of a step of `tokens` tokens.
-    pub async fn get(&mut self, executor: &mut Executor, model: &Model, tokens: usize, output: Output) -> Result<PlanId> {
-        let options = self.options(tokens, output);
+    pub async fn get(
+        &mut self,
+        executor: &mut Executor,
+        model: &Model,
+        tokens: usize,
+        output: Output,
+        speculation: Option<Speculation>,
+    ) -> Result<PlanId> {
+        let options = self.options(tokens, output, speculation);
         if let Some(id) = self.ready.get(&options) {
             return Ok(*id);
         }
@@ -76,10 +86,18 @@ impl Plans {
     /// The options of every plan, each once; those of long chunks first, whose buffers the others share.
     fn all(&self) -> Vec<Options> {
         let short = self.chunk.min(self.expanded_from.max(1));
-        let steps = [(self.chunk, Output::Cache), (self.chunk, Output::Token), (short, Output::Token), (1, Output::Token)];
+        let whole = [(self.chunk, Output::Cache), (self.chunk, Output::Token), (short, Output::Token)];
+        let mut steps = Vec::new();
+        for draft in self.drafts.iter().copied().map(Some).chain(self.drafts.is_empty().then_some(None)) {
+            steps.extend(whole.map(|(tokens, output)| (tokens, output, draft.map(|draft| Speculation { verify: 0, draft }))));
+        }
+        for &draft in &self.drafts {
+            steps.extend([0, draft].map(|verify| (verify + 1, Output::Token, Some(Speculation { verify, draft }))));
+        }
+        steps.push((1, Output::Token, None));
         let mut all = Vec::new();
-        for (tokens, output) in steps {
-            let options = self.options(tokens, output);
+        for (tokens, output, speculation) in steps {
+            let options = self.options(tokens, output, speculation);
             if !all.contains(&options) {
                 all.push(options);
             }
@@ -87,14 +105,21 @@ impl Plans {
         all
     }
 
-    fn options(&self, tokens: usize, output: Output) -> Options {
-        let attention = if tokens > self.expanded_from { AttentionForm::Expanded } else { AttentionForm::Absorbed };
+    fn options(&self, tokens: usize, output: Output, speculation: Option<Speculation>) -> Options {
+        // Nothing is drafted from a chunk that is not the last.
+        let drafts = |s: Speculation| if output == Output::Cache { Speculation { verify: 0, draft: 0 } } else { s };
+        let speculation = speculation.map(drafts);
+        let verify = speculation.map_or(0, |s| s.verify);
+        // What verifies is to compute as decoding does.
+        let attention =
+            if tokens > self.expanded_from && verify == 0 { AttentionForm::Expanded } else { AttentionForm::Absorbed };
         let max_tokens = match (tokens, attention) {
             (1, _) => 1,
+            _ if verify > 0 => tokens,
             (_, AttentionForm::Absorbed) => self.chunk.min(self.expanded_from),
             (_, AttentionForm::Expanded) => self.chunk,
         };
-        Options { max_tokens, output, activations: self.activations, attention }
+        Options { max_tokens, output, activations: self.activations, attention, speculation }
     }
 }
 
@@ -107,13 +132,22 @@ mod tests {
     #[test]
     fn every_step_finds_its_plan_prepared() {
         for (chunk, expanded_from) in [(512, 171), (512, usize::MAX), (64, 171), (2, 1), (1, 171), (7, 0)] {
-            let plans = Plans { activations: Activations::Q8, chunk, expanded_from, ready: HashMap::new() };
+            let drafts = if chunk == 64 { vec![1, 3] } else { Vec::new() };
+            let plans = Plans { activations: Activations::Q8, drafts, chunk, expanded_from, ready: HashMap::new() };
             let all = plans.all();
-            for tokens in 1..=chunk {
-                assert!(all.contains(&plans.options(tokens, Output::Token)), "{tokens} of {chunk}, {expanded_from}");
+            let begins: Vec<_> = plans.drafts.iter().map(|&draft| Some(Speculation { verify: 0, draft })).collect();
+            let begins = if begins.is_empty() { vec![None] } else { begins };
+            for (tokens, begin) in (1..=chunk).flat_map(|t| begins.iter().map(move |b| (t, *b))) {
+                assert!(all.contains(&plans.options(tokens, Output::Token, begin)), "{tokens} of {chunk}, {expanded_from}");
+                // All chunks but the last are full.
+                assert!(all.contains(&plans.options(chunk, Output::Cache, begin)));
             }
-            // All chunks but the last are full.
-            assert!(all.contains(&plans.options(chunk, Output::Cache)));
+            // Without drafts at the end of the context; with drafts everywhere else.
+            assert!(all.contains(&plans.options(1, Output::Token, None)));
+            for &draft in &plans.drafts {
+                let s = Speculation { verify: draft, draft };
+                assert!(all.contains(&plans.options(draft + 1, Output::Token, Some(s))));
+            }
         }
     }
 }

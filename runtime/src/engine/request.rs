@@ -57,10 +57,28 @@ pub struct GenerationStats {
     pub prefill_seconds: f64,
     /// Seconds from the first token to the last.
     pub decode_seconds: f64,
+    /// Steps after the first token.
+    pub steps: usize,
+    /// Tokens that were drafted and verified.
+    pub drafted: usize,
+    /// Of these, right.
+    pub accepted: usize,
     /// What the device did for the prompt.
     pub prefill_device: DeviceStats,
     /// What the device did after the first token.
     pub decode_device: DeviceStats,
+}
+
+impl GenerationStats {
+    /// Tokens of a step after the first token: more than 1 where drafts were right. `None`: there was none.
+    pub fn tokens_per_step(&self) -> Option<f64> {
+        (self.steps > 0).then(|| self.generated_tokens.saturating_sub(1) as f64 / self.steps as f64)
+    }
+
+    /// Share of the drafts that were right. `None`: nothing was drafted.
+    pub fn acceptance(&self) -> Option<f64> {
+        (self.drafted > 0).then(|| self.accepted as f64 / self.drafted as f64)
+    }
 }
 
 /// What happens during a generation.
@@ -102,6 +120,8 @@ pub(crate) struct Request {
     /// Which generation it is, among all of the engine.
     pub number: u64,
     pub session: u64,
+    /// Whether tokens may be drafted.
+    pub drafts: bool,
     pub prompt: Vec<u32>,
     pub sampling: SamplingParams,
     pub options: GenerateOptions,

@@ -15,6 +15,7 @@ use web_time::Instant;
 use super::{
     Command,
     breath::Breathing,
+    drafting::Drafting,
     load::{Loaded, in_flight},
     plans::Plans,
     request::{DoneReason, Event, GenerationStats, Progress, Request},
@@ -26,7 +27,7 @@ use crate::{
         ExpertReport,
         walk::{Routing, Walk},
     },
-    forward::Output,
+    forward::{Output, Speculation},
     model::Model,
     pages::{Held, PagePool},
     plan::VecId,
@@ -66,6 +67,7 @@ pub struct Worker {
     /// When the device was opened again, of late.
     reopened: VecDeque<Instant>,
     breathing: Breathing,
+    drafting: Drafting,
     load: LoadOptions,
     pool: PagePool,
     sessions: HashMap<u64, Held>,
@@ -93,7 +95,9 @@ struct Job {
     prefilled: Option<usize>,
     last: u32,
     generated: Vec<u32>,
-    in_flight: VecDeque<(Ticket, usize)>,
+    in_flight: VecDeque<Step>,
+    /// Drafts that the device has for the next step.
+    drafted: usize,
     text: Option<TextStream>,
     stats: GenerationStats,
     started: Instant,
@@ -103,6 +107,15 @@ struct Job {
     counters: Vec<u32>,
     /// Uses of experts since the last token that was reported.
     uses: Vec<u32>,
+}
+
+/// A step on its way.
+struct Step {
+    ticket: Ticket,
+    /// Drafts among its tokens.
+    verify: usize,
+    /// Drafts that it makes; `None`: it has nothing to do with drafts.
+    draft: Option<usize>,
 }
 
 /// What a turn came to.
@@ -131,6 +144,7 @@ impl Worker {
             device: loaded.options.device,
             reopened: VecDeque::new(),
             breathing: Breathing::new(),
+            drafting: Drafting::new(loaded.model.mtp.is_some(), loaded.options.draft),
             context: loaded.info.context,
             pool: PagePool::new(loaded.load.positions),
             load: loaded.load,
@@ -337,6 +351,8 @@ impl Worker {
             self.executor.reset_counters();
             job.counters.fill(0);
         }
+        job.drafted = 0;
+        self.drafting.interrupt();
         let pages = self.sessions.get(&job.request.session).map_or(&[][..], |h| &h.pages);
         self.executor.write_step(&job.step, pages);
         self.on_device = Some(job.request.session);
@@ -347,14 +363,18 @@ impl Worker {
         let tokens = (prompt.len() - done).min(self.plans.chunk());
         let last = done + tokens == prompt.len();
         let session = job.request.session;
-        self.reserve(session, done + tokens)?;
         let output = if last { Output::Token } else { Output::Cache };
-        let plan = self.plans.get(&mut self.executor, &self.model, tokens, output).await?;
+        let draft = self.draft(job, done + tokens);
+        self.reserve(session, done + tokens + draft.unwrap_or(0))?;
+        let speculation = draft.map(|draft| Speculation { verify: 0, draft });
+        let plan = self.plans.get(&mut self.executor, &self.model, tokens, output, speculation).await?;
         job.step.pos = done as u32;
         job.step.tokens = tokens as u32;
         self.put_on_device(job);
-        let ids = &job.request.prompt[done..done + tokens];
-        self.executor.write_ids(ids);
+        // The module that drafts looks one token further.
+        let further = usize::from(draft.is_some() && !last);
+        self.executor.write_ids(&job.request.prompt[done..done + tokens + further]);
+        job.drafted = draft.unwrap_or(0);
         let readback = Readback { token: last, counters: job.request.options.routing };
         let ticket = self.executor.submit(plan, tokens, readback)?;
         let result = self.executor.wait(ticket).await?;
@@ -382,26 +402,40 @@ impl Worker {
             job.stats.prefill_seconds = job.started.elapsed().as_secs_f64();
             job.first_token = Some(Instant::now());
         }
-        Ok(match job.receive(&result) {
+        Ok(match job.receive(result.token, result.logit, &result) {
             Some(reason) => Turn::Over(reason),
             None => Turn::More,
         })
     }
 
+    /// Tokens to draft in a step whose rows end before position `end`; `None`: the step has nothing to do with drafts, as there is
+    /// no module, or as the context ends soon.
+    fn draft(&self, job: &Job, end: usize) -> Option<usize> {
+        self.drafting.tokens().filter(|k| job.request.drafts && end + k < self.context)
+    }
+
     async fn decode(&mut self, job: &mut Job) -> Result<Turn> {
         let session = job.request.session;
-        let plan = self.plans.get(&mut self.executor, &self.model, 1, Output::Token).await?;
         let mut left = TURN;
         loop {
-            // Positions fed so far; the step mirrors what has been received.
+            // Positions fed so far, or more where drafts turn out wrong; the step mirrors what has been received.
             let ahead = job.in_flight.len();
-            let next = job.step.pos as usize + ahead;
+            let next = job.step.pos as usize + job.in_flight.iter().map(|s| s.verify + 1).sum::<usize>();
             let wanted = job.request.options.max_tokens.map_or(usize::MAX, |n| n.saturating_sub(job.stats.generated_tokens));
             let others = !self.jobs.is_empty() || !self.commands.is_empty();
             let cancelled = job.request.cancelled.load(Ordering::Relaxed);
-            if ahead < self.in_flight && ahead < wanted && next < self.context && !cancelled && (left > ahead || !others) {
+            let have = if self.on_device == Some(session) { job.drafted } else { 0 };
+            let verified = |k: usize| if have >= k { k } else { 0 };
+            let draft = self.drafting.tokens().and_then(|k| self.draft(job, next + verified(k) + 1));
+            // Of a step without drafts it has to be known where it begins.
+            let known = draft.is_some() || job.in_flight.iter().all(|s| s.draft.is_none());
+            let room = ahead < self.in_flight && next < self.context && known;
+            if room && ahead < wanted && !cancelled && (left > ahead || !others) {
                 let pages = self.sessions.get(&session).map_or(0, |h| h.pages.len());
-                self.reserve(session, next + 1)?;
+                let verify = draft.map_or(0, verified);
+                let speculation = draft.map(|draft| Speculation { verify, draft });
+                let plan = self.plans.get(&mut self.executor, &self.model, verify + 1, Output::Token, speculation).await?;
+                self.reserve(session, next + verify + 1 + draft.unwrap_or(0))?;
                 if self.on_device != Some(session) {
                     self.put_on_device(job);
                     self.executor.write_ids(&[job.last]);
@@ -412,11 +446,12 @@ impl Worker {
                 }
                 self.wander();
                 let readback = Readback { token: true, counters: job.request.options.routing };
-                let ticket = self.executor.submit(plan, 1, readback)?;
-                job.in_flight.push_back((ticket, next));
+                let ticket = self.executor.submit(plan, verify + 1, readback)?;
+                job.drafted = draft.unwrap_or(0);
+                job.in_flight.push_back(Step { ticket, verify, draft });
                 continue;
             }
-            let Some((ticket, position)) = job.in_flight.pop_front() else {
+            let Some(step) = job.in_flight.pop_front() else {
                 if cancelled {
                     return Ok(Turn::Over(DoneReason::Cancelled));
                 }
@@ -428,29 +463,38 @@ impl Worker {
                 }
                 return Ok(Turn::More);
             };
-            let fed = job.last;
-            let output = self.executor.wait(ticket).await?;
+            let output = self.executor.wait(step.ticket).await?;
             job.routed(&output);
             job.count(&output);
             check_logit(&output)?;
-            if let Some(held) = self.sessions.get_mut(&session) {
-                debug_assert_eq!(held.tokens.len(), position);
-                held.tokens.push(fed);
+            let accepted = output.before.len();
+            job.stats.steps += 1;
+            job.stats.drafted += step.verify;
+            job.stats.accepted += accepted;
+            if let Some(draft) = step.draft {
+                self.drafting.observe(step.verify, draft, accepted);
             }
-            left = left.saturating_sub(1);
+            left = left.saturating_sub(accepted + 1);
             self.show_residency().await;
             self.breathing.pause_if_due().await;
-            if let Some(reason) = job.receive(&output) {
-                self.drain(job).await?;
-                return Ok(Turn::Over(reason));
+            for &(token, logit) in output.before.iter().chain([&(output.token, output.logit)]) {
+                let fed = job.last;
+                if let Some(held) = self.sessions.get_mut(&session) {
+                    debug_assert_eq!(held.tokens.len(), job.step.pos as usize);
+                    held.tokens.push(fed);
+                }
+                if let Some(reason) = job.receive(token, logit, &output) {
+                    self.drain(job).await?;
+                    return Ok(Turn::Over(reason));
+                }
             }
         }
     }
 
     /// Waits for what is in flight and forgets it: the device's step is no longer the session's.
     async fn drain(&mut self, job: &mut Job) -> Result<()> {
-        while let Some((ticket, _)) = job.in_flight.pop_front() {
-            self.executor.wait(ticket).await?;
+        while let Some(step) = job.in_flight.pop_front() {
+            self.executor.wait(step.ticket).await?;
         }
         self.on_device = None;
         Ok(())
@@ -467,6 +511,7 @@ impl Job {
             last: 0,
             generated: Vec::new(),
             in_flight: VecDeque::new(),
+            drafted: 0,
             text,
             stats: GenerationStats::default(),
             started: Instant::now(),
@@ -483,6 +528,7 @@ impl Job {
         self.request.prompt.extend(generated);
         self.step = StepState { sampled: self.step.sampled, ..StepState::default() };
         self.in_flight.clear();
+        self.drafted = 0;
         self.prefilled = None;
         self.device_at = DeviceStats::default();
         self.uses.clear();
@@ -511,27 +557,23 @@ impl Job {
         }
     }
 
-    /// Takes a token that the device sampled; says why the generation is over, if it is.
-    fn receive(&mut self, output: &StepOutput) -> Option<DoneReason> {
-        self.step.advance(output.token);
-        self.last = output.token;
-        self.generated.push(output.token);
+    /// Takes a token that the device sampled, in a step with that output; says why the generation is over, if it is.
+    fn receive(&mut self, token: u32, logit: f32, output: &StepOutput) -> Option<DoneReason> {
+        self.step.advance(token);
+        self.last = token;
+        self.generated.push(token);
         self.stats.generated_tokens += 1;
         if let Some(first) = self.first_token {
             self.stats.decode_seconds = first.elapsed().as_secs_f64();
         }
-        let activations = output.counters.as_ref().map(|_| std::mem::take(&mut self.uses).into());
+        // Of several tokens of one step, the first one has what all of them used.
+        let none = |n: &Vec<u32>| vec![0; n.len()];
+        let activations = output.counters.as_ref().map(|n| std::mem::replace(&mut self.uses, none(n)).into());
         if self.step.stopped != 0 {
             return Some(DoneReason::End);
         }
-        let text = self.text.as_mut().map_or_else(String::new, |t| t.push(output.token));
-        self.send(Event::Token {
-            id: output.token,
-            text,
-            logit: output.logit,
-            activations,
-            seconds: self.started.elapsed().as_secs_f64(),
-        });
+        let text = self.text.as_mut().map_or_else(String::new, |t| t.push(token));
+        self.send(Event::Token { id: token, text, logit, activations, seconds: self.started.elapsed().as_secs_f64() });
         (self.request.options.max_tokens == Some(self.stats.generated_tokens)).then_some(DoneReason::Length)
     }
 }

@@ -43,7 +43,7 @@ impl LayerNeeds {
 /// What a model needs on a device, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Needs {
-    /// All weights but the routed experts.
+    /// All weights but the routed experts; those of the module that drafts tokens included.
     pub dense: u64,
     /// The latent caches of all layers.
     pub cache: u64,
@@ -88,14 +88,16 @@ impl Needs {
         let packed = |t: &Tensor| (t.count * t.rows * packed_row_bytes(t.format, t.cols)) as u64;
         // Vectors share a buffer; each takes at least one byte of padding.
         let vector = |v: &Vec<f32>| (v.len() as u64 * 4 + 1).next_multiple_of(256);
-        let dense = sum(model.mats.iter().map(packed)).saturating_add(sum(model.vecs.iter().map(vector)));
+        // The experts of the module that drafts always stay.
+        let module = model.mtp_bank().map_or(0, |bank| BlobLayout::of(bank).stride.saturating_mul(bank.len()) as u64);
+        let dense = sum(model.mats.iter().map(packed).chain(model.vecs.iter().map(vector)).chain([module]));
 
         let row_bytes = match cache {
             CacheFormat::F16 => (r + dr) / 2 * 4,
             CacheFormat::F32 => (r + dr) * 4,
         };
         let rows = (positions.max(1) as u64).div_ceil(page).saturating_mul(page);
-        let cache_bytes = rows.saturating_mul(row_bytes).saturating_mul(model.layers.len() as u64);
+        let cache_bytes = rows.saturating_mul(row_bytes).saturating_mul(model.caches() as u64);
 
         let top_k = config.moe.as_ref().map_or(0, |m| m.top_k);
         let banks = model.layers.iter().enumerate().filter_map(|(layer, l)| match l.ffn {

@@ -56,7 +56,8 @@ impl Record<'_> {
 
 impl GpuExecutor {
     /// Counts hits and misses, keeps heat and profile, lets the choice among ways see the token, and takes experts in for the future.
-    pub(super) fn account(&mut self, i: usize, record: &[u32]) -> Result<Option<Arc<[Routed]>>> {
+    /// Only the first `kept` rows are reported.
+    pub(super) fn account(&mut self, i: usize, record: &[u32], kept: usize) -> Result<Option<Arc<[Routed]>>> {
         let (p, server) = match (self.pending.get(i), self.server.as_deref_mut()) {
             (Some(p), Some(s)) => (p, s),
             _ => return Ok(None),
@@ -64,6 +65,8 @@ impl GpuExecutor {
         let run = p.run;
         let plan = &self.plans[run.plan];
         let (tokens, top_k) = (run.tokens as usize, plan.top_k());
+        // A step that decodes one token, or one and drafts.
+        let decodes = tokens == 1 || plan.verifies > 1;
         let record = Record { words: record, tokens, top_k };
         let served: BTreeMap<(usize, u16), Served> = p.served.iter().map(|&(b, e, how)| ((b, e), how)).collect();
         let start = (run.length - run.tokens) as usize;
@@ -72,20 +75,20 @@ impl GpuExecutor {
         let mut missed: Vec<(usize, Vec<u16>)> = Vec::new();
         server.residency.tick(run.tokens);
         for m in &plan.mixtures {
-            let (mut absent, mut moved) = (BTreeSet::new(), BTreeSet::new());
+            let (mut absent, mut moved, mut present) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
             let mut choices: Vec<Choice> = Vec::with_capacity(top_k);
             for (pair, c) in record.bank(m.bank).enumerate() {
                 if let Some(n) = server.uses.get_mut(m.bank).and_then(|u| u.get_mut(usize::from(c.expert))) {
                     *n = n.saturating_add(1);
                 }
                 server.residency.touch(m.bank, c.expert);
-                if c.hit {
-                    hits += 1;
-                } else {
-                    misses += 1;
-                    absent.insert(c.expert);
+                let first = if c.hit { present.insert(c.expert) } else { absent.insert(c.expert) };
+                // Of the tokens of a step with drafts, several share an expert: it is fetched once.
+                if !decodes || first {
+                    hits += u64::from(c.hit);
+                    misses += u64::from(!c.hit);
                 }
-                if !server.trace {
+                if !server.trace || pair / top_k >= kept {
                     continue;
                 }
                 choices.push(c);
@@ -129,7 +132,7 @@ impl GpuExecutor {
             let bytes = |(b, e): &(usize, Vec<u16>)| self.state.weights.banks[*b].blob_words as u64 * 4 * e.len() as u64;
             self.stats.expert_bytes += missed.iter().map(bytes).sum::<u64>();
         }
-        if let (1, Some(way)) = (run.tokens, way) {
+        if let (true, Some(way)) = (decodes, way) {
             let now = Instant::now();
             // From one token's end to the next one's: whatever a way costs, it shows there.
             let since = server.last_done.replace(now);

@@ -14,7 +14,7 @@ use super::{
     lower,
     pipelines::Variant,
     plan::{GpuPlan, Part, StepShape},
-    readback::{Layout, Mapped, map},
+    readback::{Layout, Mapped, Taken, map},
     serve::Server,
     slots::CHOICE_WORDS,
     state::{GpuState, RING_WORDS},
@@ -26,7 +26,7 @@ use crate::{
     model::Model,
     plan::{Act, Kind, Plan, VecId},
     q8::Q8Rows,
-    step::{RING, StepState},
+    step::{MAX_TAKEN, RING, StepState},
 };
 
 /// Results that may be on their way at once.
@@ -93,6 +93,9 @@ pub struct GpuExecutor {
     next_ticket: u64,
     /// What the host knows of the device's step state: tokens, position, sampled.
     pub(super) tokens: u32,
+    /// How many of these tokens are drafts.
+    drafted: u32,
+    /// Where steps under way end if all drafts are right.
     pos: u32,
     sampled: u32,
     last: StepOutput,
@@ -119,10 +122,13 @@ impl GpuExecutor {
         let (state, server, report) = super::serve::load(&gpu, model, options, progress).await?;
         let banks = state.model.banks.len();
         let top_k = state.model.config.moe.as_ref().map_or(0, |m| m.top_k);
-        let record = if state.slots.is_some() { banks * top_k * CHOICE_WORDS } else { 0 };
-        // Of one token; its experts read h values, in 8 bits or in f32, or in both.
-        let rows = if server.as_ref().is_some_and(|s| s.partial()) { state.model.config.hidden_size * 2 } else { 0 };
-        let slot_words = Layout { record, rows, counters: state.counter_len }.words();
+        // Tokens of a step that decodes.
+        let tokens = if state.model.mtp.is_some() { MAX_TAKEN } else { 1 };
+        let taken = if state.model.mtp.is_some() { StepState::TAKEN.1 } else { 0 };
+        let record = if state.slots.is_some() { tokens * banks * top_k * CHOICE_WORDS } else { 0 };
+        // Of each; its experts read h values, in 8 bits or in f32, or in both.
+        let rows = if server.as_ref().is_some_and(|s| s.partial()) { tokens * state.model.config.hidden_size * 2 } else { 0 };
+        let slot_words = Layout { record, rows, counters: state.counter_len, taken }.words();
         let mut free = Vec::with_capacity(SLOTS);
         for _ in 0..SLOTS {
             let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
@@ -140,6 +146,7 @@ impl GpuExecutor {
             free,
             next_ticket: 0,
             tokens: 0,
+            drafted: 0,
             pos: 0,
             sampled: 0,
             last: StepOutput::default(),
@@ -215,7 +222,8 @@ impl GpuExecutor {
         self.write_pages(pages);
         // A slot that no step has written since then must not look like a result.
         self.upload(&self.state.ring.clone(), &[u32::MAX; RING * RING_WORDS]);
-        (self.tokens, self.pos, self.sampled) = (step.tokens, step.pos, step.sampled);
+        (self.tokens, self.drafted) = (step.tokens, step.drafted);
+        (self.pos, self.sampled) = (step.pos, step.sampled);
     }
 
     /// Sets the pages alone: a session's next page, while it decodes.
@@ -304,12 +312,18 @@ impl GpuExecutor {
             },
             rows: if self.wants_rows(i) { plan.cold_words(run.tokens as usize) } else { 0 },
             counters: if counters { self.state.counter_len } else { 0 },
+            taken: if token && plan.verifies > 0 { StepState::TAKEN.1 } else { 0 },
         };
         let reads = token || counters || layout.record > 0;
         let slot = if reads { Some(self.take_slot(layout.words())?) } else { None };
         if run.tokens != self.tokens {
             self.upload(&self.state.step.clone(), &[run.tokens]);
             self.tokens = run.tokens;
+        }
+        let drafted = self.plans[run.plan].verifies.saturating_sub(1) as u32;
+        if self.plans[run.plan].verifies > 0 && drafted != self.drafted {
+            self.upload_at(&self.state.step.clone(), StepState::DRAFTED, &[drafted]);
+            self.drafted = drafted;
         }
         let plan = &self.plans[run.plan];
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("step") });
@@ -327,7 +341,7 @@ impl GpuExecutor {
             let mut copy = |from: &Buffer, offset: u64, words: usize, place: u64| {
                 encoder.copy_buffer_to_buffer(from, offset, slot, place, (words * 4) as u64);
             };
-            if token {
+            if token && layout.taken == 0 {
                 copy(&self.state.ring, u64::from(run.sampled) % RING as u64 * TOKEN_BYTES, RING_WORDS, 0);
             }
             if misses {
@@ -348,6 +362,10 @@ impl GpuExecutor {
             if layout.counters > 0 {
                 copy(&self.state.counters, 0, layout.counters, (at * 4) as u64);
             }
+            at += layout.counters;
+            if layout.taken > 0 {
+                copy(&self.state.step, StepState::TAKEN.0, layout.taken, (at * 4) as u64);
+            }
         }
         let submission = self.gpu.queue.submit([encoder.finish()]);
         self.stats.submissions += 1;
@@ -357,7 +375,10 @@ impl GpuExecutor {
             (buffer, mapped)
         });
         if whole && plan.samples {
-            self.tokens = 1;
+            self.tokens = plan.drafts as u32 + 1;
+            if plan.verifies > 0 {
+                self.drafted = plan.drafts as u32;
+            }
         }
         self.pending[i].stage = Stage::Running(Flight { submission, slot, layout, end });
         Ok(())
@@ -407,7 +428,18 @@ impl GpuExecutor {
     pub(super) fn output(&mut self, run: &Run, words: &[u32], layout: Layout) -> (StepOutput, bool) {
         let slot = words.get(..RING_WORDS).unwrap_or_default();
         let mut alive = true;
-        if run.readback.token {
+        self.last.before.clear();
+        if layout.taken > 0 {
+            let taken = Taken::of(words, layout);
+            alive = taken.count > 0;
+            if let Some((last, before)) = taken.tokens.split_last() {
+                (self.last.token, self.last.logit) = *last;
+                self.last.before = before.to_vec();
+                // What was counted on was that all drafts are right.
+                self.pos = self.pos.saturating_sub(self.plans[run.plan].verifies as u32 - taken.count);
+                self.sampled += taken.count - 1;
+            }
+        } else if run.readback.token {
             // A step after the end leaves the slot alone, or says that it came after the end.
             match *slot {
                 [token, logit, 0, sampled] if sampled == run.sampled => {
@@ -498,7 +530,7 @@ impl GpuExecutor {
     pub async fn resident(&mut self) -> Result<Vec<bool>> {
         let slots = self.state.slots.as_ref().map(|s| (s.tables.clone(), s.experts, s.record));
         let (Some(server), Some((tables, experts, words))) = (self.server.as_ref(), slots) else {
-            return Ok(vec![true; self.state.weights.banks.len() * self.report.experts]);
+            return Ok(vec![true; self.state.model.banks.len() * self.report.experts]);
         };
         let banks = server.residency.banks();
         if !server.gathering {

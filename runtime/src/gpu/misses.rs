@@ -20,7 +20,7 @@ use super::{
     account::{Choice, Record},
     exec::{GpuExecutor, Pending, Run, Stage},
     plan::{Mixture, Part},
-    readback::Layout,
+    readback::{Layout, Taken},
     serve::Server,
 };
 use crate::{
@@ -126,8 +126,16 @@ impl GpuExecutor {
     fn finish(&mut self, i: usize, words: &[u32], layout: Layout) -> Result<()> {
         let Some(run) = self.pending.get(i).map(|p| p.run) else { return Ok(()) };
         let (mut output, alive) = self.output(&run, words, layout);
+        // Rows of drafts that were wrong, and of what follows them, cost what others cost, but nobody is to see them.
+        let mut kept = run.tokens;
+        if layout.taken > 0 {
+            let taken = Taken::of(words, layout);
+            self.pending[i].run.length = taken.began + run.tokens;
+            kept -= (self.plans[run.plan].verifies as u32).saturating_sub(taken.count);
+        }
         if layout.record > 0 && alive {
-            output.routed = self.account(i, words.get(Layout::HEAD..Layout::HEAD + layout.record).unwrap_or_default())?;
+            let record = words.get(Layout::HEAD..Layout::HEAD + layout.record).unwrap_or_default();
+            output.routed = self.account(i, record, kept as usize)?;
         }
         self.pending[i].stage = Stage::Done(output);
         // The next one, if it had to wait.

@@ -98,12 +98,15 @@ pub(crate) struct Mixture {
 }
 
 impl Mixture {
-    fn all(plan: &Plan) -> Vec<Self> {
+    /// Those of the first `layers` layers: what comes after them is always resident.
+    fn all(plan: &Plan, layers: usize) -> Vec<Self> {
         let mut all = Vec::new();
         let mut router = None;
         for (at, op) in plan.ops.iter().enumerate() {
             match *op {
-                Op::Router { layer, ids, .. } => router = Some((layer, at, plan.decl(ids).width)),
+                Op::Router { layer, ids, .. } => {
+                    router = (layer < layers).then(|| (layer, at, plan.decl(ids).width));
+                }
                 Op::ExpertsUp { bank, x, out, .. } => {
                     let Some((layer, router, top_k)) = router else { continue };
                     let find = |wanted: &dyn Fn(&Op) -> bool| (at..plan.ops.len()).find(|&i| wanted(&plan.ops[i]));
@@ -159,6 +162,10 @@ pub(crate) struct GpuPlan {
     pub max_tokens: usize,
     /// Whether it ends by sampling the next token.
     pub samples: bool,
+    /// Rows that it samples from where it has to do with drafts, else 0.
+    pub verifies: usize,
+    /// Tokens that it drafts for the next step.
+    pub drafts: usize,
     /// Bind groups made for it.
     pub bind_groups: u64,
 }
@@ -185,11 +192,13 @@ impl GpuPlan {
         });
         Ok(Self {
             acts: acts.collect(),
-            mixtures: Mixture::all(plan),
+            mixtures: Mixture::all(plan, state.model.layers.len()),
             ops: plan.ops.len(),
             dispatches: lowered.dispatches,
             max_tokens: plan.max_tokens,
-            samples: plan.ops.iter().any(|op| matches!(op, Op::Sample { .. })),
+            samples: plan.ops.iter().any(|op| matches!(op, Op::Sample { .. } | Op::Verify { .. })),
+            verifies: plan.verifies(),
+            drafts: plan.ops.iter().filter(|op| matches!(op, Op::Draft { .. })).count(),
             bind_groups: lowered.bind_groups,
         })
     }

@@ -16,12 +16,37 @@ const READ_BYTES: u64 = 64 << 20;
 pub(super) type Mapped = Receiver<Result<(), wgpu::BufferAsyncError>>;
 
 /// Where things lie in a buffer that a step is read back by, in words: the ring's slot, `halt`, the record of choices, what the
-/// experts of the layers read, the counters.
+/// experts of the layers read, the counters, the tokens of a step with drafts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Layout {
     pub record: usize,
     pub rows: usize,
     pub counters: usize,
+    /// What a step with drafts came to.
+    pub taken: usize,
+}
+
+/// What a step with drafts came to.
+pub(super) struct Taken {
+    /// Tokens sampled; 0 after the end of the generation.
+    pub count: u32,
+    /// Where the step began.
+    pub began: u32,
+    /// The tokens and their logits.
+    pub tokens: Vec<(u32, f32)>,
+}
+
+impl Taken {
+    /// What was read back of it.
+    pub fn of(words: &[u32], layout: Layout) -> Self {
+        let at = layout.words() - layout.taken;
+        let words = words.get(at..at + layout.taken).unwrap_or_default();
+        let [count, began, rest @ ..] = words else { return Self { count: 0, began: 0, tokens: Vec::new() } };
+        let (tokens, logits) = rest.split_at(rest.len() / 2);
+        let count = (*count).min(tokens.len() as u32);
+        let pairs = tokens.iter().copied().zip(logits.iter().map(|&l| f32::from_bits(l)));
+        Self { count, began: *began, tokens: pairs.take(count as usize).collect() }
+    }
 }
 
 impl Layout {
@@ -29,7 +54,7 @@ impl Layout {
     pub const HEAD: usize = RING_WORDS + 4;
 
     pub fn words(&self) -> usize {
-        Self::HEAD + self.record + self.rows + self.counters
+        Self::HEAD + self.record + self.rows + self.counters + self.taken
     }
 }
 

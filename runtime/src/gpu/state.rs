@@ -78,8 +78,8 @@ impl GpuState {
         let positions = options.positions.max(1).next_multiple_of(PAGE);
         let cache_bytes = (positions * row_words * 4) as u64;
         fits(gpu, &format!("latent cache of {positions} positions"), cache_bytes)?;
-        let mut caches = Vec::with_capacity(config.num_layers);
-        for layer in 0..model.layers.len() {
+        let mut caches = Vec::with_capacity(model.caches());
+        for layer in 0..model.caches() {
             caches.push(gpu.buffer(&format!("latent cache of layer {layer}"), cache_bytes, storage).await?);
         }
 
@@ -94,7 +94,9 @@ impl GpuState {
         let ids = gpu.buffer("token ids", (MAX_IDS * 4) as u64, storage).await?;
         let ring = gpu.buffer("sampled tokens", (RING * RING_WORDS * 4) as u64, storage).await?;
         let counter_len = model.layers.len() * config.moe.as_ref().map_or(0, |m| m.num_experts);
-        let counters = gpu.buffer("activation counters", (counter_len * 4) as u64, storage).await?;
+        // What the module that drafts counts is read by nobody.
+        let counted = model.caches() * config.moe.as_ref().map_or(0, |m| m.num_experts);
+        let counters = gpu.buffer("activation counters", (counted * 4) as u64, storage).await?;
 
         let partial = (0..residency.banks()).any(|b| residency.is_partial(b));
         let slots = if partial || (options.experts.trace && residency.banks() > 0) {

@@ -101,6 +101,7 @@ pub(crate) struct VectorPlace {
 #[derive(Debug)]
 pub(crate) struct GpuWeights {
     pub mats: Vec<GpuMatrix>,
+    /// Those of the decoder layers, then those of the module that drafts.
     pub banks: Vec<GpuBank>,
     pub vectors: Buffer,
     pub vector_places: Vec<VectorPlace>,
@@ -192,7 +193,10 @@ impl GpuWeights {
     ) -> Result<Self> {
         let packed = |t: &Tensor| (t.count * t.rows * packed_row_bytes(t.format, t.cols)) as u64;
         let slots = |(b, bank): (usize, &Experts)| (residency.slots(b) * BlobLayout::of(bank).stride) as u64;
-        let total = model.mats.iter().map(packed).sum::<u64>() + model.banks.iter().enumerate().map(slots).sum::<u64>();
+        let module = model.mtp_bank();
+        let total = model.mats.iter().map(packed).sum::<u64>()
+            + model.banks.iter().enumerate().map(slots).sum::<u64>()
+            + module.map_or(0, |bank| (bank.len() * BlobLayout::of(bank).stride) as u64);
         let mut host = host;
         let (scratch, since_flush, previous, done) = (Vec::with_capacity(CHUNK + BINDING_ALIGN), 0, None, 0);
         let mut up = Uploader { gpu, scratch, since_flush, previous, done, total, progress };
@@ -210,6 +214,11 @@ impl GpuWeights {
                 Some(host) => fill_slots(&mut up, &bank, b, residency, host).await?,
                 None => fill_bank(&mut up, &bank, experts).await?,
             }
+            banks.push(bank);
+        }
+        if let Some(experts) = module {
+            let bank = make_bank(gpu, experts, experts.len()).await?;
+            fill_bank(&mut up, &bank, experts).await?;
             banks.push(bank);
         }
         let bytes = up.done + vectors.size();

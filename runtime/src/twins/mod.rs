@@ -11,4 +11,4 @@ mod rows;
 pub use attention::{AttendShape, ExpandedShape, attend, attend_expanded, latent, rope};
 pub use matmul::{gated, matvec_f32, matvec_q8, silu};
 pub use router::{route, score_groups};
-pub use rows::{combine, norm};
+pub use rows::{combine, join, largest, norm};

@@ -5,6 +5,7 @@
 
 mod attention;
 mod dense;
+mod drafts;
 mod experts;
 mod rows;
 mod sampling;

@@ -77,8 +77,12 @@ fn kernels_keep_slots_as_the_formula_says() {
         let slots = pollster::block_on(async {
             let mut e = GpuExecutor::load(device, Arc::clone(&model), &options, &mut |_, _| {}).await.unwrap();
             let attention = AttentionForm::Absorbed;
-            let plan =
-                e.compile(&record(&model, Options { max_tokens: 1, output: Output::Cache, activations, attention })).unwrap();
+            let plan = e
+                .compile(&record(
+                    &model,
+                    Options { max_tokens: 1, output: Output::Cache, activations, attention, speculation: None },
+                ))
+                .unwrap();
             let mut rng = Rng::new(5);
             let pages = [0];
             for pos in 0..30 {

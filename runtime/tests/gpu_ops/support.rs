@@ -268,6 +268,7 @@ impl Setup {
             out_norm: VecId(0),
             head: MatId(0),
             layers: vec![layer],
+            mtp: None,
         })
     }
 

@@ -22,6 +22,13 @@ struct Step {
     recent_head: u32,
     halt: u32,
     on_miss: u32,
+    drafted: u32,
+    open: u32,
+    count: u32,
+    began: u32,
+    taken: array<u32, 8>,
+    logits: array<f32, 8>,
+    drafts: array<u32, 8>,
     recent: array<u32, 256>,
     pages: array<u32>,
 }
@@ -32,6 +39,16 @@ struct Step {
 // what follows the router waits for the plan to be taken up again (halt: that layer, plus one).
 fn token_count(fixed: u32) -> u32 {
     return select(select(step.tokens, fixed, fixed != 0u), 0u, step.halt != 0u);
+}
+
+// The last row that counts of a step with drafts: that from which the last token was sampled.
+fn taken_row() -> u32 {
+    return max(step.tokens + step.count, step.drafted + 2u) - step.drafted - 2u;
+}
+
+// The last token sampled in a step with drafts.
+fn last_taken() -> u32 {
+    return step.taken[min(max(step.count, 1u) - 1u, 7u)];
 }
 
 // The row of the latent cache that holds a position: pages are of 64.

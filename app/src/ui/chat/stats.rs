@@ -37,6 +37,12 @@ fn hit_rate(answer: &Answer) -> Option<f64> {
     (chosen > 0).then(|| d.expert_hits as f64 / chosen as f64)
 }
 
+/// How often drafted tokens were right, and tokens of a step, where any were drafted.
+fn drafts(answer: &Answer) -> Option<String> {
+    let s = answer.stats.as_ref()?;
+    Some(format!("drafts right {:.0} %, {:.1} tokens a step", 100.0 * s.acceptance()?, s.tokens_per_step()?))
+}
+
 /// What an answer took, in one line.
 pub(super) fn line(answer: &Answer) -> String {
     let mut words: Vec<String> = Vec::new();
@@ -48,6 +54,7 @@ pub(super) fn line(answer: &Answer) -> String {
         words.push(tokens(s.generated_tokens));
     }
     words.extend(speed(answer).map(|s| format!("{s:.1} tok/s")));
+    words.extend(drafts(answer));
     words.extend(hit_rate(answer).map(|h| format!("expert hits {:.0} %", 100.0 * h)));
     words.extend(stop_words(&answer.stop).map(str::to_owned));
     words.join(" · ")
@@ -83,6 +90,10 @@ pub(super) fn details(answer: &Answer) -> Vec<(&'static str, String)> {
             rows.push(("Reading", format!("{:.1} tok/s over {}", new as f64 / s.prefill_seconds, tokens(new))));
         }
         rows.push(("Writing", parts::seconds(s.decode_seconds)));
+        if s.drafted > 0 {
+            let counts = [s.drafted, s.accepted, s.steps].map(|n| parts::count(n as u64));
+            rows.push(("Drafts", format!("{} drafted, {} right, in {} steps", counts[0], counts[1], counts[2])));
+        }
         let d = s.decode_device;
         if d.expert_hits + d.expert_misses > 0 {
             let counts = format!("{} hits, {} misses", parts::count(d.expert_hits), parts::count(d.expert_misses));
@@ -176,6 +187,10 @@ mod tests {
         answer.stats = Some(stats);
         assert!(line(&answer).contains("expert hits 75 %"));
         assert!(details(&answer).iter().any(|(n, v)| *n == "Reading" && v == "468.0 tok/s over 234 tokens"));
+        (stats.steps, stats.drafted, stats.accepted) = (5, 10, 6);
+        answer.stats = Some(stats);
+        assert!(line(&answer).contains("5.0 tok/s · drafts right 60 %, 2.0 tokens a step"), "{}", line(&answer));
+        assert!(details(&answer).iter().any(|(n, v)| *n == "Drafts" && v == "10 drafted, 6 right, in 5 steps"));
         assert_eq!(line(&Answer { stop: Stop::Cancelled, ..Default::default() }), "stopped");
         assert_eq!(line(&Answer::default()), "");
     }

@@ -55,6 +55,8 @@ pub(super) fn answers_ui(ui: &mut Ui, answers: &[GenerationStats]) {
             "First token",
             "Tokens",
             "Writing",
+            "Tokens a step",
+            "Drafts right",
             "Dispatches",
             "Submissions",
             "Readbacks",
@@ -86,6 +88,8 @@ fn row_ui(ui: &mut Ui, nth: usize, s: &GenerationStats) {
     ui.label(format!("{:.2} s", s.prefill_seconds));
     ui.label(parts::count(s.generated_tokens as u64));
     ui.label(or_dash(writing(s).map(number)));
+    ui.label(or_dash(s.tokens_per_step().filter(|_| s.drafted > 0).map(|n| format!("{n:.2}"))));
+    ui.label(or_dash(s.acceptance().map(|right| format!("{:.0} % of {}", 100.0 * right, parts::count(s.drafted as u64)))));
     for amount in [d.dispatches, d.submissions, d.readbacks] {
         ui.label(or_dash(each(s, amount).map(number)));
     }

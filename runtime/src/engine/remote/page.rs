@@ -127,7 +127,7 @@ impl Remote {
             return None;
         }
         match command {
-            Command::Generate(Request { number, session, prompt, sampling, options, events, cancelled: _ }) => {
+            Command::Generate(Request { number, session, drafts: _, prompt, sampling, options, events, cancelled: _ }) => {
                 running.insert(number, Running { events, text: self.tokenizer.as_ref().map(Tokenizer::stream) });
                 Some(Asked::Generate { number, session, prompt, sampling, options })
             }

@@ -10,12 +10,14 @@ use pleiad_shaders::shape;
 use super::sum;
 use crate::{
     executor::{Activations, CacheFormat},
-    forward::{AttentionForm, Options, Output},
+    forward::{AttentionForm, Options, Output, Speculation},
     model::Model,
     plan::{Act, Kind, MatId, Op, Plan, Rows},
     step::{PAGE, RING, StepState},
 };
 
+/// Most tokens drafted of the engine's own accord.
+const DRAFTS: usize = 3;
 /// Token ids that fit a step.
 const MAX_IDS: u64 = 65_535;
 /// Words of a sampled token.
@@ -33,7 +35,7 @@ pub(super) fn state_bytes(model: &Model, context: u64) -> u64 {
     let moe = model.config.moe.as_ref();
     let rope = context.saturating_mul(model.config.attention.qk_rope_head_dim as u64 / 2 * 8).max(8);
     let step = context.div_ceil(PAGE as u64).saturating_add(StepState::WORDS as u64).saturating_mul(4);
-    let counters = (model.layers.len() * moe.map_or(0, |m| m.num_experts)).max(1) as u64 * 4;
+    let counters = (model.caches() * moe.map_or(0, |m| m.num_experts)).max(1) as u64 * 4;
     sum([rope, step, MAX_IDS * 4, RING as u64 * RING_WORDS * 4, counters].into_iter())
 }
 
@@ -53,7 +55,28 @@ pub(super) fn plans(model: &Model, activations: Activations, chunk: usize) -> Ve
     let (dn, dr, dv, r) = (a.qk_nope_head_dim, a.qk_rope_head_dim, a.v_head_dim, a.kv_lora_rank);
     let (absorbed, expanded) = (2 * r + dr, dn + dr + dv);
     let expanded_from = if absorbed <= expanded { usize::MAX } else { (dn + dv) * r / (absorbed - expanded) };
-    plans_for(activations, chunk.max(1), expanded_from)
+    let all = plans_for(activations, chunk.max(1), expanded_from);
+    if model.mtp.is_none() {
+        return all;
+    }
+    // The same with drafts, as many as are made of the engine's own accord, and steps that verify them.
+    let mut with = Vec::new();
+    for (o, draft) in all.iter().flat_map(|o| (0..=DRAFTS).map(move |draft| (o, draft))) {
+        let draft = if o.output == Output::Cache { 0 } else { draft };
+        with.push(Options { speculation: Some(Speculation { verify: 0, draft }), ..*o });
+        if o.max_tokens == 1 && draft > 0 {
+            let (max_tokens, attention) = (draft + 1, AttentionForm::Absorbed);
+            with.push(Options { max_tokens, attention, speculation: Some(Speculation { verify: draft, draft }), ..*o });
+        }
+    }
+    with.extend(all.iter().find(|o| o.max_tokens == 1 && o.output == Output::Token));
+    let mut each = Vec::new();
+    for o in with {
+        if !each.contains(&o) {
+            each.push(o);
+        }
+    }
+    each
 }
 
 fn plans_for(activations: Activations, chunk: usize, expanded_from: usize) -> Vec<Options> {
@@ -64,7 +87,7 @@ fn plans_for(activations: Activations, chunk: usize, expanded_from: usize) -> Ve
             (_, AttentionForm::Absorbed) => chunk.min(expanded_from),
             (_, AttentionForm::Expanded) => chunk,
         };
-        Options { max_tokens, output, activations, attention }
+        Options { max_tokens, output, activations, attention, speculation: None }
     };
     // Decoding; the last chunk of a prompt, short or long; the chunks before it, which are full.
     let last = [1, chunk.min(2), chunk.min(expanded_from.max(1)), chunk].map(|tokens| options(tokens, Output::Token));

@@ -52,7 +52,8 @@ impl<'a> Lowering<'a> {
             return Err(Error::Gpu("a router in a model without experts".into()));
         };
         let rows = self.row_count(logits);
-        let slots = self.state.slots.as_ref();
+        self.drafting = layer >= self.state.model.layers.len();
+        let slots = self.state.slots.as_ref().filter(|_| !self.drafting);
         let bank = slots.and_then(|s| s.bank_of.get(layer).copied().flatten());
         let p = params::Router {
             experts: self.width(logits),
@@ -100,7 +101,7 @@ impl<'a> Lowering<'a> {
 
     /// The slots of the experts chosen; the experts themselves where each has its own slot.
     fn chosen(&mut self, ids: Act) -> Result<Bound> {
-        if self.state.slots.is_none() {
+        if self.state.slots.is_none() || self.drafting {
             return Ok(self.act(ids));
         }
         let words = u64::from(self.row_count(ids).most() * self.width(ids));

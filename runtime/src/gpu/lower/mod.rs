@@ -5,6 +5,7 @@
 //! differ in parameters alone share a bind group.
 
 mod attention;
+mod drafts;
 mod experts;
 mod matmul;
 mod rows;
@@ -216,6 +217,8 @@ pub(crate) struct Lowering<'a> {
     grouped: Option<Act>,
     /// The operation at hand.
     op: usize,
+    /// The layer at hand is that of the module that drafts: its experts have no slots.
+    drafting: bool,
     /// Collects the kernels instead of describing dispatches.
     kernels: Option<Vec<Variant>>,
 }
@@ -268,6 +271,7 @@ fn described<'a>(gpu: &'a GpuDevice, state: &'a GpuState, plan: &'a Plan, kernel
         described: Vec::new(),
         grouped: None,
         op: 0,
+        drafting: false,
         kernels,
     };
     for decl in &plan.acts {
@@ -300,8 +304,14 @@ impl Lowering<'_> {
             Op::ExpertsUp { bank, x, ids, out } => self.experts_up(bank, x, ids, out),
             Op::ExpertsDown { bank, x, ids, out } => self.experts_down(bank, x, ids, out),
             Op::Combine { y, weights, x } => self.combine(y, weights, x),
-            Op::LastRow { x, out } => self.last_row(x, out),
-            Op::Sample { logits } => self.sample(logits),
+            Op::LastRow { x, out } => self.row_of(x, out, false),
+            Op::Sample { logits } => self.sample(logits, None),
+            Op::Verify { logits, row } => self.sample(logits, Some(row)),
+            Op::Join { a, b, out } => self.join(a, b, out),
+            Op::Shift { given } => self.shift(given),
+            Op::TakenRow { x, out } => self.row_of(x, out, true),
+            Op::Settle { drafts } => self.settle(drafts),
+            Op::Draft { logits, index, of } => self.draft(logits, index, of),
         }
     }
 

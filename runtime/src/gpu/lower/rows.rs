@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Elements a workgroup of the simple kernels.
-const ELEMENTS: u32 = 256;
+pub(super) const ELEMENTS: u32 = 256;
 
 impl Lowering<'_> {
     pub(super) fn embed(&mut self, table: MatId, out: Act) -> Result<()> {
@@ -122,23 +122,22 @@ impl Lowering<'_> {
         self.emit(Emit::new(Variant::new("combine"), &p, bind, grid))
     }
 
-    pub(super) fn last_row(&mut self, x: Act, out: Act) -> Result<()> {
+    /// The last row, or the last one that counts of a step with drafts.
+    pub(super) fn row_of(&mut self, x: Act, out: Act, taken: bool) -> Result<()> {
         let width = self.width(x);
         let p = params::LastRow { width, pad: [0; 3] };
         let bind = vec![("step", self.step()), ("x", self.act(x)), ("out", self.act(out))];
         let grid = [Dim::Fixed(width.div_ceil(ELEMENTS)), Dim::Fixed(1), Dim::Fixed(1)];
-        self.emit(Emit::new(Variant::new("last_row"), &p, bind, grid))
+        self.emit(Emit::new(Variant::new("last_row").flag("TAKEN", taken), &p, bind, grid))
     }
 
-    pub(super) fn sample(&mut self, logits: Act) -> Result<()> {
-        let p = params::Sample { vocab: self.width(logits), pad: [0; 3] };
-        let bind = vec![
-            ("step", self.step()),
-            ("ids", (&self.state.ids).into()),
-            ("ring", (&self.state.ring).into()),
-            ("logits", self.act(logits)),
-        ];
-        self.emit(Emit::new(Variant::new("sample"), &p, bind, [Dim::Fixed(1); 3]))
+    /// Samples from the one row, or verifies the draft that follows `row`.
+    pub(super) fn sample(&mut self, logits: Act, row: Option<usize>) -> Result<()> {
+        let p = params::Sample { vocab: self.width(logits), row: row.unwrap_or(0) as u32, pad: [0; 2] };
+        let mut bind = vec![("step", self.step()), ("ids", self.ids()), ("logits", self.act(logits))];
+        bind.extend(row.is_none().then(|| ("ring", (&self.state.ring).into())));
+        let variant = Variant::new("sample").flag("VERIFY", row.is_some());
+        self.emit(Emit::new(variant, &p, bind, [Dim::Fixed(1); 3]))
     }
 }
 
