@@ -46,6 +46,11 @@ pub struct DeviceOptions {
     pub checked: bool,
 }
 
+impl DeviceOptions {
+    /// As the least device of a browser is: WebGPU's default limits, no features, all checks.
+    pub const STRICT: Self = Self { plain: true, checked: true };
+}
+
 /// An adapter, described.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterDescription {
@@ -153,8 +158,14 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> AdapterDescription {
 
 /// All adapters of this machine (natively Vulkan, Metal and Direct3D 12; in a browser the one it offers), best first.
 pub async fn enumerate() -> Vec<GpuAdapter> {
+    enumerate_with(false).await
+}
+
+/// [`enumerate`]; `strict`: what WebGPU does not allow is refused, though the platform could do it.
+pub async fn enumerate_with(strict: bool) -> Vec<GpuAdapter> {
     // Validation of indirect dispatches would add a dispatch to each of them; debug layers are for debuggers.
-    let flags = InstanceFlags::from_env_or_default() - InstanceFlags::VALIDATION_INDIRECT_CALL;
+    let mut flags = InstanceFlags::from_env_or_default() - InstanceFlags::VALIDATION_INDIRECT_CALL;
+    flags.set(InstanceFlags::STRICT_WEBGPU_COMPLIANCE, strict);
     // A driver that has promised more than there is moves buffers to host memory, or dies: rather be refused in time.
     let memory_budget_thresholds = MemoryBudgetThresholds { for_resource_creation: Some(MEMORY_SHARE), for_device_loss: None };
     let descriptor =

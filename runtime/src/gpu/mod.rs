@@ -36,7 +36,7 @@ mod state;
 mod stream;
 mod weights;
 
-pub use adapters::{AdapterChoice, AdapterDescription, DeviceOptions, GpuAdapter, Tier, enumerate, pick};
+pub use adapters::{AdapterChoice, AdapterDescription, DeviceOptions, GpuAdapter, Tier, enumerate, enumerate_with, pick};
 pub use device::GpuDevice;
 pub use exec::GpuExecutor;
 
