@@ -211,7 +211,8 @@ fn the_first_tokens_have_the_models_distribution() {
         for (which, session, seed) in [(0, &with, seed), (1, &without, seed + 1_000_000)] {
             let params = SamplingParams { temperature: 4.0, top_k: 6, seed, ..SamplingParams::default() };
             let (tokens, ..) = generate(session, prompt, params, 3);
-            counts.entry((tokens[1], tokens.get(2).copied().unwrap_or(1))).or_default()[which] += 1.0;
+            let token = |i: usize| tokens.get(i).copied().unwrap_or(1);
+            counts.entry((token(1), token(2))).or_default()[which] += 1.0;
         }
     }
     // Two samples of one distribution: chi square over the pairs, rare ones taken together.
@@ -240,7 +241,10 @@ fn the_first_tokens_have_the_models_distribution() {
 #[test]
 fn a_step_is_one_submission_and_one_readback() {
     for index in 0..gpus("a_step_is_one_submission_and_one_readback").len() {
-        let engine = start(EngineOptions { in_flight: Some(1), ..on(DeviceChoice::Wgpu(Some(index)), 2) });
+        let options = EngineOptions { in_flight: Some(1), ..on(DeviceChoice::Wgpu(Some(index)), 2) };
+        // With all plans made beforehand.
+        let loaded = pollster::block_on(engine::load_with(&Checkpoint::tiny().unwrap(), options, &mut |_, _, _| {})).unwrap();
+        let engine = Engine::start(loaded).unwrap();
         let (tokens, _, s) = generate(&engine.session(), &answers()[1].prompt, SamplingParams::default(), 20);
         assert_eq!(tokens.len(), 20);
         let (d, steps) = (s.decode_device, s.steps as u64);
