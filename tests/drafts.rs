@@ -2,14 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failure is a failed test; a skipped part is printed")]
 
+use std::sync::Arc;
+
 use pleiad_models::Checkpoint;
 use pleiad_runtime::{
     Activations, CacheFormat, DeviceChoice, Engine, EngineOptions, Event, GenerateOptions, Model, SamplingParams, Session,
+    cpu::CpuExecutor,
     engine::{self, DoneReason, GenerationStats},
+    executor::{ExpertOptions, LoadOptions, Readback},
     experts::{
         budget::Needs,
         ways::{Way, WayChoice},
     },
+    forward::{AttentionForm, Options, Output, Speculation, record},
+    plan::Act,
+    step::StepState,
 };
 use pleiad_tests::gpus;
 use serde_json::Value;
@@ -50,7 +57,56 @@ fn generate(session: &Session, prompt: &[u32], params: SamplingParams, max: usiz
     panic!("the generation ended without a word");
 }
 
-/// What tokens are where a tie may be decided either way: margins of the greedy answers in nats.
+/// The module's own logits against torch's, on the weights before they were quantised to 8 bits.
+#[test]
+fn the_module_predicts_what_torch_says() {
+    let reference: Value = serde_json::from_str(include_str!("data/mtp.json")).unwrap();
+    let checkpoint = Checkpoint::tiny().unwrap();
+    let model = Arc::new(Model::with_mtp(&checkpoint.config, &checkpoint.weights));
+    let load = LoadOptions {
+        positions: 256,
+        max_context: 256,
+        cache: CacheFormat::F32,
+        threads: None,
+        experts: ExpertOptions::default(),
+    };
+    let plan = record(
+        &model,
+        Options {
+            max_tokens: 1,
+            output: Output::Token,
+            activations: Activations::F32,
+            attention: AttentionForm::Absorbed,
+            speculation: Some(Speculation { verify: 0, draft: 1 }),
+        },
+    );
+    let logits = plan.acts.iter().position(|a| a.name.contains("draft_logits")).map(|i| Act(i as u32)).unwrap();
+    let a = &answers()[2];
+    let ids: Vec<u32> = a.prompt.iter().chain(&a.tokens).copied().collect();
+    let mut cpu = CpuExecutor::load(Arc::clone(&model), &load).unwrap();
+    let id = cpu.compile(&plan).unwrap();
+    let (mut same, mut all, mut error, mut norm) = (0, 0, 0.0, 0.0);
+    for (p, &token) in ids[..ids.len() - 1].iter().enumerate() {
+        cpu.write_step(&StepState { tokens: 1, pos: p as u32, ..StepState::default() }, &[0, 1, 2, 3]);
+        cpu.write_ids(&[token]);
+        let ticket = cpu.submit(id, 1, Readback { token: true, counters: false }).unwrap();
+        let sampled = cpu.wait(ticket).unwrap().token;
+        // From the last token of the prompt on; the model says what transformers says, but for one tie.
+        let Some(i) = (p + 1).checked_sub(a.prompt.len()).filter(|_| sampled == ids[p + 1]) else { continue };
+        let token = cpu.step().drafts[0];
+        let logit = f32::from_bits(cpu.read_act(id, logits, 1)[token as usize]);
+        let expected = reference["logits"][i].as_f64().unwrap();
+        same += usize::from(reference["tokens"][i].as_u64() == Some(token.into()));
+        error += (f64::from(logit) - expected).powi(2);
+        norm += expected.powi(2);
+        all += 1;
+    }
+    let nmse = error / norm;
+    println!("{same} of {all} tokens are the same; NMSE of their logits {nmse:.1e}");
+    assert!(all > 100 && same + 2 >= all && nmse < 1e-3, "{same} of {all}, NMSE {nmse:e}");
+}
+
+/// Margins below this, in nats, are ties: rounding may decide them either way.
 const TIE: f64 = 0.02;
 
 /// Drafts that were right, and all, over a story, a sum and a function.
@@ -153,9 +209,10 @@ fn the_first_tokens_have_the_models_distribution() {
     for seed in 0..draws {
         // Other seeds without drafts than with them: otherwise the answers would be the same one by one.
         for (which, session, seed) in [(0, &with, seed), (1, &without, seed + 1_000_000)] {
-            let params = SamplingParams { temperature: 1.6, top_k: 4, seed, ..SamplingParams::default() };
+            let params = SamplingParams { temperature: 4.0, top_k: 6, seed, ..SamplingParams::default() };
             let (tokens, ..) = generate(session, prompt, params, 3);
-            counts.entry((tokens[1], tokens.get(2).copied().unwrap_or(1))).or_default()[which] += 1.0;
+            let token = |i: usize| tokens.get(i).copied().unwrap_or(1);
+            counts.entry((token(1), token(2))).or_default()[which] += 1.0;
         }
     }
     // Two samples of one distribution: chi square over the pairs, rare ones taken together.
@@ -178,13 +235,16 @@ fn the_first_tokens_have_the_models_distribution() {
     // Wilson and Hilferty's approximation, 4 standard deviations.
     let bound = freedom * (1.0 - 2.0 / (9.0 * freedom) + 4.0 * (2.0 / (9.0 * freedom)).sqrt()).powi(3);
     println!("chi square {chi:.1} of {freedom} degrees of freedom, bound {bound:.1}");
-    assert!(cells > 3 && chi < bound, "chi square {chi:.1} of {freedom} degrees of freedom, bound {bound:.1}");
+    assert!(cells > 10 && chi < bound, "chi square {chi:.1} of {freedom} degrees of freedom, bound {bound:.1}");
 }
 
 #[test]
 fn a_step_is_one_submission_and_one_readback() {
     for index in 0..gpus("a_step_is_one_submission_and_one_readback").len() {
-        let engine = start(EngineOptions { in_flight: Some(1), ..on(DeviceChoice::Wgpu(Some(index)), 2) });
+        let options = EngineOptions { in_flight: Some(1), ..on(DeviceChoice::Wgpu(Some(index)), 2) };
+        // With all plans made beforehand.
+        let loaded = pollster::block_on(engine::load_with(&Checkpoint::tiny().unwrap(), options, &mut |_, _, _| {})).unwrap();
+        let engine = Engine::start(loaded).unwrap();
         let (tokens, _, s) = generate(&engine.session(), &answers()[1].prompt, SamplingParams::default(), 20);
         assert_eq!(tokens.len(), 20);
         let (d, steps) = (s.decode_device, s.steps as u64);

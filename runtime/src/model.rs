@@ -56,6 +56,8 @@ pub struct MtpIds {
     pub head: MatId,
     /// The experts of its layer: always resident, and no part of [`Model::banks`].
     pub bank: Option<Experts>,
+    /// Matrices and vectors before its own.
+    before: (usize, usize),
 }
 
 /// A decoder layer's weights.
@@ -211,7 +213,7 @@ impl Model {
     pub fn with_mtp(config: &Config, weights: &Weights) -> Self {
         let mut model = Self::new(config, weights);
         let Some(mtp) = weights.mtp.first() else { return model };
-        let banks = model.banks.len();
+        let (banks, before) = (model.banks.len(), (model.mats.len(), model.vecs.len()));
         let mut n = Numbering { mats: model.mats, vecs: model.vecs, banks: model.banks };
         let layer = n.layer(config, &mtp.layer);
         // Published checkpoints repeat the model's head.
@@ -224,9 +226,21 @@ impl Model {
             head_norm: mtp.head_norm.as_ref().map_or(model.out_norm, |t| n.vec(t)),
             head: mtp.head.as_ref().filter(own).map_or(model.head, |t| n.mat(t)),
             bank: (n.banks.len() > banks).then(|| n.banks.remove(banks)),
+            before,
         };
         (model.mats, model.vecs, model.banks) = (n.mats, n.vecs, n.banks);
         model.mtp = Some(Box::new(ids));
+        model
+    }
+
+    /// The same without the module that drafts.
+    #[must_use]
+    pub fn without_mtp(&self) -> Self {
+        let mut model = self.clone();
+        if let Some(mtp) = model.mtp.take() {
+            model.mats.truncate(mtp.before.0);
+            model.vecs.truncate(mtp.before.1);
+        }
         model
     }
 

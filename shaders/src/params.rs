@@ -350,7 +350,7 @@ params! {
         /// Which draft, from 0.
         index: u32,
         /// Drafts in all.
-        of: u32,
+        drafts: u32,
         /// Zero.
         pad: u32,
     }

@@ -5,7 +5,7 @@
 struct Draft {
     vocab: u32,
     index: u32,
-    of: u32,
+    drafts: u32,
     pad: u32,
 }
 
@@ -22,16 +22,16 @@ var<workgroup> indices: array<u32, WG>;
 // Thread 0.
 fn finish(token: u32) {
     step.drafts[min(params.index, 7u)] = token;
-    if (params.index + 1u < params.of) {
+    if (params.index + 1u < params.drafts) {
         step.pos += 1u;
         ids[0] = token;
         return;
     }
-    step.pos = max(step.pos + 2u, params.of) - params.of;
-    step.tokens = params.of + 1u;
-    step.drafted = params.of;
+    step.pos = max(step.pos + 2u, params.drafts) - params.drafts;
+    step.tokens = params.drafts + 1u;
+    step.drafted = params.drafts;
     ids[0] = last_taken();
-    for (var i = 0u; i < min(params.of, 8u); i++) {
+    for (var i = 0u; i < min(params.drafts, 8u); i++) {
         ids[i + 1u] = step.drafts[i];
     }
 }

@@ -276,7 +276,8 @@ fn parse_in_flight(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=32).contains(n)).ok_or_else(|| "use a number from 1 to 32".into())
 }
 
-fn parse_draft(text: &str) -> Result<usize, String> {
+/// `--draft`.
+pub fn parse_draft(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n <= MAX_DRAFT).ok_or_else(|| format!("use a number from 0 to {MAX_DRAFT}"))
 }
 

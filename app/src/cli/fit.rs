@@ -12,7 +12,7 @@ use pleiad_runtime::{
 use serde::Serialize;
 
 use super::{
-    args::{CacheType, Precision, parse_size},
+    args::{CacheType, Precision, parse_draft, parse_size},
     open,
     term::{Stream, size},
 };
@@ -35,6 +35,9 @@ pub struct FitArgs {
     /// Tokens of a prompt computed at once
     #[arg(long, visible_alias = "ubatch-size", value_name = "C", default_value = "512")]
     pub chunk: NonZeroUsize,
+    /// 0: leave out the module that drafts tokens, as other commands do with --draft 0
+    #[arg(long, value_name = "K", value_parser = parse_draft)]
+    pub draft: Option<usize>,
     /// Storage of the latent cache
     #[arg(long, value_enum, default_value_t)]
     pub cache_type: CacheType,
@@ -145,7 +148,10 @@ fn examine(args: &FitArgs) -> Result<Report> {
         Precision::Q8 => Activations::Q8,
     };
     let chunk = args.chunk.get();
-    let model = Model::new(config, &checkpoint.weights);
+    let model = match args.draft {
+        Some(0) => Model::new(config, &checkpoint.weights),
+        _ => Model::with_mtp(config, &checkpoint.weights),
+    };
     let needs = Needs::of(&model, positions, context, cache, activations, chunk);
     let (least_bytes, whole_bytes) = (needs.least(), needs.whole());
     let (model, source) = (config.name.clone(), checkpoint.source.name.clone());

@@ -76,7 +76,7 @@ struct Seen {
 struct Priced {
     /// Its tensors' shapes and formats; their contents are left out, so that nothing of the model is kept in memory.
     model: Model,
-    needs: BTreeMap<(usize, bool, bool), Needs>,
+    needs: BTreeMap<(usize, bool, bool, bool), Needs>,
     /// A window asks again in every frame.
     last: Option<(LoadSettings, Price)>,
 }
@@ -106,7 +106,7 @@ impl Examined {
     /// thread of a window.
     pub fn of(source: Source, checkpoint: &Checkpoint) -> Self {
         let config = checkpoint.config.clone();
-        let mut model = Model::new(&config, &checkpoint.weights);
+        let mut model = Model::with_mtp(&config, &checkpoint.weights);
         let description = describe(&config, &model);
         strip(&mut model);
         Self {
@@ -147,10 +147,12 @@ impl Examined {
             return price.clone();
         }
         let context = self.context(settings);
-        let key = (context, settings.cache == CacheFormat::F32, settings.activations == Activations::F32);
+        let drafts = settings.draft != Some(0);
+        let key = (context, settings.cache == CacheFormat::F32, settings.activations == Activations::F32, drafts);
         if !priced.needs.contains_key(&key) {
             let positions = options::positions(context);
-            let needs = Needs::of(&priced.model, positions, context, settings.cache, settings.activations, CHUNK);
+            let model = if drafts { &priced.model } else { &priced.model.without_mtp() };
+            let needs = Needs::of(model, positions, context, settings.cache, settings.activations, CHUNK);
             priced.needs.insert(key, needs);
         }
         let price = match priced.needs.get(&key) {
@@ -249,7 +251,7 @@ fn strip(model: &mut Model) {
     let nothing = Bytes::new([]);
     let strip = |t: &mut Tensor| (t.data, t.scales) = (nothing.clone(), None);
     model.mats.iter_mut().for_each(strip);
-    for bank in &mut model.banks {
+    for bank in model.banks.iter_mut().chain(model.mtp.as_mut().and_then(|m| m.bank.as_mut())) {
         let of = |m: &mut Mlp| [&mut m.gate, &mut m.up, &mut m.down].into_iter().for_each(strip);
         match bank {
             Experts::Separate(all) => all.iter_mut().for_each(of),
@@ -267,7 +269,8 @@ mod tests {
     /// What `pleiad fit` computes for the embedded model.
     fn fit(settings: &LoadSettings) -> Needs {
         let checkpoint = Checkpoint::tiny().unwrap();
-        let model = Model::new(&checkpoint.config, &checkpoint.weights);
+        let model = Model::with_mtp(&checkpoint.config, &checkpoint.weights);
+        let model = if settings.draft == Some(0) { model.without_mtp() } else { model };
         let context = settings.context.unwrap_or(8192).min(checkpoint.config.max_positions);
         let page = pleiad_runtime::step::PAGE;
         Needs::of(&model, (2 * context).div_ceil(page) * page, context, settings.cache, settings.activations, 512)
@@ -293,6 +296,7 @@ mod tests {
         let variants = [
             usual.clone(),
             LoadSettings { context: Some(256), ..usual.clone() },
+            LoadSettings { draft: Some(0), ..usual.clone() },
             LoadSettings { cache: CacheFormat::F32, ..usual.clone() },
             LoadSettings { activations: Activations::F32, ..usual.clone() },
             LoadSettings { context: Some(usize::MAX), ..usual },

@@ -242,7 +242,12 @@ mod tests {
     #[test]
     fn needs_are_what_a_gpu_allocates() {
         let checkpoint = Checkpoint::tiny().unwrap();
-        let model = Arc::new(Model::new(&checkpoint.config, &checkpoint.weights));
+        needs_are_what_it_allocates(Model::new(&checkpoint.config, &checkpoint.weights));
+        needs_are_what_it_allocates(Model::with_mtp(&checkpoint.config, &checkpoint.weights));
+    }
+
+    fn needs_are_what_it_allocates(model: Model) {
+        let model = Arc::new(model);
         let (positions, max_context, cache, chunk, activations) = (256, 200, CacheFormat::F16, 100, Activations::Q8);
         let needs = Needs::of(&model, positions, max_context, cache, activations, chunk);
         for budget in [None, Some(needs.at_share(0.5)), Some(needs.least())] {

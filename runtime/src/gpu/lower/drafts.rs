@@ -31,7 +31,7 @@ impl Lowering<'_> {
     }
 
     pub(super) fn draft(&mut self, logits: Act, index: usize, of: usize) -> Result<()> {
-        let p = params::Draft { vocab: self.width(logits), index: index as u32, of: of as u32, pad: 0 };
+        let p = params::Draft { vocab: self.width(logits), index: index as u32, drafts: of as u32, pad: 0 };
         let bind = vec![("step", self.step()), ("ids", self.ids()), ("logits", self.act(logits))];
         self.emit(Emit::new(Variant::new("draft"), &p, bind, [Dim::Fixed(1); 3]))
     }
