@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pleiad_runtime::gpu::GpuDevice;
+use pleiad_runtime::gpu::{DeviceOptions, GpuDevice};
 
 use crate::report::{Identity, Settings, Test};
 
@@ -39,6 +39,16 @@ pub trait Sink {
 /// What the device is, and how it was opened.
 pub fn identity(_gpu: &GpuDevice) -> Identity {
     Identity::default()
+}
+
+/// How a device is to be opened for `settings`.
+pub fn device_options(settings: &Settings) -> DeviceOptions {
+    if settings.strict { DeviceOptions::STRICT } else { DeviceOptions::default() }
+}
+
+/// [`identity`], with what a probe has seen.
+pub async fn identify(gpu: &Arc<GpuDevice>) -> Identity {
+    identity(gpu)
 }
 
 /// Ids of all tests that `settings` ask for on that device, in the order in which they would run. Tests that the device has not
