@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use pleiad_shaders::Defines;
 use wgpu::{BufferUsages, ErrorFilter, Limits};
 
 use super::{
@@ -49,7 +50,7 @@ pub struct GpuDevice {
     pipelines: Arc<Mutex<Pipelines>>,
     /// Most bytes of a weight buffer, where it is less than the device would bind.
     slab_limit: Option<u64>,
-    /// Failures to come (tests of recovery).
+    /// Failures to come (tests of recovery), and faults of kernels (tests of conformance tests).
     planted: Arc<Planted>,
 }
 
@@ -58,6 +59,17 @@ pub struct GpuDevice {
 struct Planted {
     slabs: AtomicU32,
     uploads: AtomicU32,
+    fault: Mutex<Option<Fault>>,
+}
+
+/// A fault of a kernel, for tests that must find it.
+#[derive(Clone, Debug)]
+struct Fault {
+    kernel: String,
+    from: String,
+    to: String,
+    /// Programs that were changed.
+    changed: usize,
 }
 
 /// Takes one of the failures planted, if there is any left.
@@ -90,6 +102,8 @@ impl GpuDevice {
         let subgroups = super::browser::has_subgroups(&device);
         #[cfg(not(target_arch = "wasm32"))]
         let subgroups = features.contains(wgpu::Features::SUBGROUP);
+        // A page may have asked for them whatever was asked for here.
+        let subgroups = subgroups && !options.plain;
         let tier = if subgroups { Tier::Subgroup } else { Tier::Plain };
         // What the adapter can do a browser tells no sooner.
         let adapter = AdapterDescription { tier: adapter.tier.max(tier), ..adapter };
@@ -110,6 +124,11 @@ impl GpuDevice {
             slab_limit: None,
             planted: Arc::default(),
         }
+    }
+
+    /// wgpu's device and queue, for programs of one's own. Errors that no scope catches fail the device: see [`GpuDevice::scoped`].
+    pub fn wgpu(&self) -> (&wgpu::Device, &wgpu::Queue) {
+        (&self.device, &self.queue)
     }
 
     /// The adapter's name.
@@ -163,6 +182,11 @@ impl GpuDevice {
         lock(&self.pipelines).len()
     }
 
+    /// The kernels compiled so far, with their defines.
+    pub fn variants(&self) -> Vec<(&'static str, Defines)> {
+        lock(&self.pipelines).variants()
+    }
+
     /// The first error since the device was opened, if any: a device that has failed stays failed.
     pub fn check(&self) -> Result<()> {
         self.sweep();
@@ -194,6 +218,16 @@ impl GpuDevice {
     /// The same device, with weights cut into slabs of at most so many bytes (tests of models that exceed a binding).
     #[must_use]
     pub fn with_slabs(&self, bytes: u64) -> Self {
+        Self { slab_limit: Some(bytes), ..self.again() }
+    }
+
+    /// The same device, with kernels of that tier at the most (tests of the kernels that other devices use).
+    #[must_use]
+    pub fn with_tier(&self, tier: Tier) -> Self {
+        Self { tier: self.tier.min(tier), ..self.again() }
+    }
+
+    fn again(&self) -> Self {
         Self {
             device: self.device.clone(),
             queue: self.queue.clone(),
@@ -205,7 +239,6 @@ impl GpuDevice {
             buffers: Arc::clone(&self.buffers),
             pipelines: Arc::clone(&self.pipelines),
             planted: Arc::clone(&self.planted),
-            slab_limit: Some(bytes),
             ..*self
         }
     }
@@ -216,13 +249,33 @@ impl GpuDevice {
         self.planted.uploads.store(uploads, Ordering::Relaxed);
     }
 
+    /// Writes `to` for every `from` in the text of `kernel`, of every variant that is compiled from now on (tests of tests that
+    /// must find a wrong kernel).
+    pub fn plant_fault(&self, kernel: &str, from: &str, to: &str) {
+        let fault = Fault { kernel: kernel.to_owned(), from: from.to_owned(), to: to.to_owned(), changed: 0 };
+        *lock(&self.planted.fault) = Some(fault);
+    }
+
+    /// How many variants the fault planted has changed.
+    pub fn faulty_variants(&self) -> usize {
+        lock(&self.planted.fault).as_ref().map_or(0, |f| f.changed)
+    }
+
+    /// A kernel's text with the fault planted in it, if there is one.
+    pub(crate) fn with_fault(&self, kernel: &str, source: String) -> String {
+        let mut planted = lock(&self.planted.fault);
+        let Some(fault) = planted.as_mut().filter(|f| f.kernel == kernel && source.contains(&f.from)) else { return source };
+        fault.changed += 1;
+        source.replace(&fault.from, &fault.to)
+    }
+
     /// Closes the device as if the driver had lost it (tests of recovery).
     pub fn destroy(&self) {
         self.device.destroy();
     }
 
     /// Runs `make` and reports the validation, memory and driver errors it causes; `what` and `bytes` name what was made.
-    pub(crate) async fn scoped<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> T) -> Result<T> {
+    pub async fn scoped<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> T) -> Result<T> {
         let (made, errors) = self.in_scopes(make);
         for error in errors {
             if let Some(error) = error.await {
@@ -311,7 +364,7 @@ impl GpuDevice {
 
     /// A buffer of `size` bytes (rounded up to whole words), or an error that names it; in a browser an error of the next
     /// [`GpuDevice::settled`].
-    pub(crate) async fn buffer(&self, what: &str, size: u64, usage: BufferUsages) -> Result<wgpu::Buffer> {
+    pub async fn buffer(&self, what: &str, size: u64, usage: BufferUsages) -> Result<wgpu::Buffer> {
         let size = self.buffer_size(what, size)?;
         let descriptor = wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false };
         let buffer = if cfg!(target_arch = "wasm32") {
@@ -342,12 +395,12 @@ impl GpuDevice {
     }
 
     /// How many buffers a browser has to keep at this time: see [`GpuDevice::free_after`].
-    pub(crate) fn kept(&self) -> usize {
+    pub fn kept(&self) -> usize {
         lock(&self.buffers).len()
     }
 
     /// Frees the buffers made since there were `kept`, which nobody uses any more. Natively that is done when they are dropped.
-    pub(crate) fn free_after(&self, kept: usize) {
+    pub fn free_after(&self, kept: usize) {
         let mut buffers = lock(&self.buffers);
         let from = kept.min(buffers.len());
         buffers.drain(from..).for_each(|b| b.destroy());
@@ -379,7 +432,7 @@ impl GpuDevice {
     }
 
     /// Waits until everything submitted so far has run.
-    pub(crate) async fn idle(&self) -> Result<()> {
+    pub async fn idle(&self) -> Result<()> {
         let (done, wait) = async_channel::bounded::<()>(1);
         self.queue.on_submitted_work_done(move || {
             let _ = done.try_send(());

@@ -65,6 +65,11 @@ impl Pipelines {
         made
     }
 
+    /// The kernels and defines that there are.
+    pub fn variants(&self) -> Vec<(&'static str, Defines)> {
+        self.made.keys().map(|v| (v.kernel, v.defines.clone())).collect()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.made.len()
@@ -105,6 +110,7 @@ impl Variant {
         check_limits(gpu, &label, &interface)?;
         let browser = cfg!(target_arch = "wasm32");
         let source = if browser { pleiad_shaders::source(self.kernel, &self.defines, Dialect::Browser)? } else { source };
+        let source = gpu.with_fault(self.kernel, source);
         Ok(Described { label, source, interface })
     }
 }

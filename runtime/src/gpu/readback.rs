@@ -109,6 +109,37 @@ impl GpuExecutor {
     }
 }
 
+impl GpuDevice {
+    /// Reads the first `words` words of a buffer that can be mapped, or copied from.
+    ///
+    /// # Errors
+    ///
+    /// A lost device, or whatever error it met first.
+    pub async fn read_buffer(&self, buffer: &Buffer, words: usize) -> Result<Vec<u32>> {
+        let bytes = words as u64 * 4;
+        if bytes == 0 {
+            return Ok(Vec::new());
+        }
+        let mut submission = None;
+        let mut staging = None;
+        if !buffer.usage().contains(BufferUsages::MAP_READ) {
+            let to = self.buffer("readback", bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST).await?;
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("readback") });
+            encoder.copy_buffer_to_buffer(buffer, 0, &to, 0, bytes);
+            submission = Some(self.queue.submit([encoder.finish()]));
+            staging = Some(to);
+        }
+        let from = staging.as_ref().unwrap_or(buffer);
+        let mapped = map(from, bytes);
+        let words = read_mapped(self, from, bytes, &mapped, submission).await?;
+        if let Some(staging) = staging {
+            staging.destroy();
+        }
+        self.check()?;
+        Ok(words)
+    }
+}
+
 /// Starts mapping the first `size` bytes of `buffer`.
 pub(super) fn map(buffer: &Buffer, size: u64) -> Mapped {
     let (done, mapped) = async_channel::bounded(1);

@@ -6,7 +6,7 @@ use pleiad_runtime::{
     plan::{Heads, Kind, Op},
 };
 
-use crate::support::{Rng, Setup, all_places, config, places, tensor};
+use crate::support::{Check as _, Rng, Setup, all_places, config, places, tensor};
 
 /// An f16 cache rounds what it stores: a latent that differs in its last bit may round to the other neighbour.
 fn bound(cache: CacheFormat) -> f64 {

@@ -3,7 +3,7 @@
 use pleiad_models::Format;
 use pleiad_runtime::plan::{Heads, Kind, Op};
 
-use crate::support::{Rng, Setup, all_places, places, tensor};
+use crate::support::{Check as _, Rng, Setup, all_places, places, tensor};
 
 /// NMSE of f32 sums in any order against exact ones.
 const BOUND: f64 = 1e-11;

@@ -6,7 +6,7 @@ use pleiad_models::{
 };
 use pleiad_runtime::plan::{Act, Kind, Op, Rows};
 
-use crate::support::{Rng, Setup, all_places, config, moe, places, small_attention, tensor};
+use crate::support::{Check as _, Rng, Setup, all_places, config, moe, places, small_attention, tensor};
 
 /// A router's setup: its ids and weights are the outputs.
 fn router(name: String, moe: pleiad_models::config::Moe, logits: Vec<f32>, bias: Option<Vec<f32>>) -> Setup {
@@ -27,9 +27,9 @@ fn router(name: String, moe: pleiad_models::config::Moe, logits: Vec<f32>, bias:
 fn check_router(s: &Setup, test: &str) {
     let places = all_places(test);
     s.check(&places, 1e-11);
-    let (_, expected) = s.expected();
+    let (_, expected) = s.twin();
     for place in &places {
-        let (_, actual) = s.actual(&place.device);
+        let (_, actual) = s.on(&place.device);
         assert_eq!(expected.counters, actual.counters, "{} on {}: counters", s.name, place.name);
     }
 }
@@ -77,7 +77,7 @@ fn a_router_counts_nothing_when_told_so() {
     let mut s = router("no counters".into(), moe(16, 4, 32), Rng::new(21).vector(48), None);
     s.step.counters_on = 0;
     check_router(&s, "a_router_counts_nothing_when_told_so");
-    assert_eq!(s.expected().1.counters, Some(vec![0; 16]));
+    assert_eq!(s.twin().1.counters, Some(vec![0; 16]));
 }
 
 /// Distinct ascending ids for every token; expert 0 gets far more than its share.

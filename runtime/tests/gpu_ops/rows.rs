@@ -3,7 +3,7 @@
 use pleiad_models::Format;
 use pleiad_runtime::plan::{Heads, Kind, Op, Rows};
 
-use crate::support::{Rng, Setup, all_places, config, places, small_attention, tensor};
+use crate::support::{Check as _, Rng, Setup, all_places, config, places, small_attention, tensor};
 
 #[test]
 fn embed() {

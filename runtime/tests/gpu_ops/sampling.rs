@@ -8,7 +8,7 @@ use pleiad_runtime::{
     step::StepState,
 };
 
-use crate::support::{Rng, Setup, all_places, bits};
+use crate::support::{Check as _, Rng, Setup, all_places, bits};
 
 /// A setup that samples from `logits`.
 fn setup(name: String, logits: &[f32], params: &SamplingParams, end: &[u32]) -> Setup {
@@ -21,9 +21,9 @@ fn setup(name: String, logits: &[f32], params: &SamplingParams, end: &[u32]) -> 
 }
 
 fn check(s: &Setup, test: &str) {
-    let (_, expected) = s.expected();
+    let (_, expected) = s.twin();
     for place in all_places(test) {
-        let (_, actual) = s.actual(&place.device);
+        let (_, actual) = s.on(&place.device);
         let case = format!("{} on {}", s.name, place.name);
         assert_eq!(expected.token, actual.token, "{case}");
         let error = (expected.logit - actual.logit).abs();
@@ -113,7 +113,7 @@ fn a_step_prepares_the_next_and_an_end_token_stops() {
     s.step.pos = 20;
     for place in all_places("a_step_prepares_the_next_and_an_end_token_stops") {
         pollster::block_on(async {
-            let (mut e, plan) = s.prepare(&place.device).await;
+            let (mut e, plan) = s.prepare(&place.device).await.unwrap();
             let act = s.inputs[0].0;
             let mut twin = s.step;
             for id in [3, 4, 3, 11] {

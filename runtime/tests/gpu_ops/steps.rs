@@ -10,7 +10,7 @@ use pleiad_runtime::{
     plan::{Kind, Op, Plan, Rows},
 };
 
-use crate::support::{Rng, Setup, bits, floats, places, tensor};
+use crate::support::{Check as _, Rng, Setup, bits, floats, places, tensor};
 
 const TOKEN: Readback = Readback { token: true, counters: false };
 
@@ -41,7 +41,7 @@ fn tokens_feed_the_next_step_on_the_device() {
     for place in places("tokens_feed_the_next_step_on_the_device") {
         pollster::block_on(async {
             for in_flight in [1, 4, 16] {
-                let (mut e, plan) = s.prepare(&place.device).await;
+                let (mut e, plan) = s.prepare(&place.device).await.unwrap();
                 let before = e.stats();
                 let (mut tickets, mut tokens) = (std::collections::VecDeque::new(), Vec::new());
                 for _ in 0..100 {
@@ -76,7 +76,7 @@ fn results_may_be_fetched_late_or_never() {
     let s = walk();
     for place in places("results_may_be_fetched_late_or_never") {
         pollster::block_on(async {
-            let (mut e, plan) = s.prepare(&place.device).await;
+            let (mut e, plan) = s.prepare(&place.device).await.unwrap();
             let tickets: Vec<_> = (0..60).map(|_| e.submit(plan, 1, TOKEN).unwrap()).collect();
             let mut tickets = tickets.into_iter().rev();
             let last = e.wait(tickets.next().unwrap()).await.unwrap().token;
@@ -118,7 +118,7 @@ fn a_step_writes_no_row_beyond_its_own() {
             let out = s.output(Kind::F32, 70);
             s.op(Op::MatMul { w, x, out, add: false });
             pollster::block_on(async {
-                let (mut e, plan) = s.prepare(&place.device).await;
+                let (mut e, plan) = s.prepare(&place.device).await.unwrap();
                 e.write_act(plan, out, &bits(&vec![7.5; 40 * 70])).unwrap();
                 let ticket = e.submit(plan, tokens, Readback::default()).unwrap();
                 e.wait(ticket).await.unwrap();
@@ -136,7 +136,7 @@ fn steps_that_do_not_fit_are_refused() {
     s.step.pos = 255;
     for place in places("steps_that_do_not_fit_are_refused") {
         pollster::block_on(async {
-            let (mut e, plan) = s.prepare(&place.device).await;
+            let (mut e, plan) = s.prepare(&place.device).await.unwrap();
             assert!(matches!(e.submit(plan, 2, TOKEN), Err(Error::Invalid(_))));
             assert!(matches!(e.submit(plan, 0, TOKEN), Err(Error::Invalid(_))));
             e.submit(plan, 1, TOKEN).unwrap();
@@ -162,7 +162,7 @@ fn limits_are_named() {
         assert!(matches!(&error, Error::Limit { .. } if error.to_string().contains("latent cache")), "{error}");
         // An activation that cannot be bound.
         pollster::block_on(async {
-            let (mut e, _) = s.prepare(&place.device).await;
+            let (mut e, _) = s.prepare(&place.device).await.unwrap();
             let mut plan = Plan::new(60_000);
             plan.act("enormous", Kind::F32, Rows::Tokens, limit as usize / 100_000);
             let error = e.compile(&plan).unwrap_err();
@@ -181,7 +181,7 @@ fn a_lost_device_is_an_error() {
         let device = pollster::block_on(adapter.open(DeviceOptions::default())).unwrap();
         let s = walk();
         pollster::block_on(async {
-            let (mut e, plan) = s.prepare(&device).await;
+            let (mut e, plan) = s.prepare(&device).await.unwrap();
             let ticket = e.submit(plan, 1, TOKEN).unwrap();
             e.wait(ticket).await.unwrap();
             device.destroy();
