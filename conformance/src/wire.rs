@@ -78,7 +78,7 @@ pub async fn serve(
     settings: &Settings,
     done: &[String],
     plant: Option<&Plant>,
-    say: &mut (dyn FnMut(&Line) + Send),
+    say: &mut dyn FnMut(&Line),
 ) {
     say(&Line::Open { identity: Box::new(suite::identity(gpu)), list: suite::list(gpu, settings) });
     let mut speaker = Speaker { gpu, plant, say };
@@ -93,7 +93,7 @@ pub async fn serve(
 struct Speaker<'a> {
     gpu: &'a GpuDevice,
     plant: Option<&'a Plant>,
-    say: &'a mut (dyn FnMut(&Line) + Send),
+    say: &'a mut dyn FnMut(&Line),
 }
 
 impl Sink for Speaker<'_> {
