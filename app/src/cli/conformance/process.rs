@@ -27,6 +27,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long a process that has closed its output may take to end.
 const ENDING: Duration = Duration::from_secs(20);
 
+/// How long a process that was ended is waited for.
+const GIVEN_UP: Duration = Duration::from_secs(5);
+
 /// A process. It ends with this value.
 pub struct Process {
     child: Child,
@@ -122,9 +125,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // One that has ended cannot be ended; its number is given back in any case.
+        // One that has ended cannot be ended.
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        // One that a driver holds on to in the kernel does not end: nobody waits for it.
+        let start = Instant::now();
+        while start.elapsed() < GIVEN_UP && matches!(self.child.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

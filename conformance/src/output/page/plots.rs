@@ -34,7 +34,8 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
              the row. <span>Point at a dot to see which test it is.</span></figcaption>{errors}</figure>"
         )?;
     }
-    part(out, "Over the length of a sum", &grouped(report, |section| section == "kernel" || section == "model"))?;
+    part(out, "Error over the length of a sum", &grouped(report, |section| section == "kernel"))?;
+    part(out, "Error from position to position", &grouped(report, |section| section == "model"))?;
     for (unit, rows) in speeds(report) {
         let svg = bars(&format!("Speed in {unit}"), &rows);
         if !svg.is_empty() {
@@ -98,7 +99,11 @@ fn grouped(report: &Report, of: impl Fn(&str) -> bool) -> Vec<String> {
             })
             .collect();
         let y = of.first().map_or_else(String::new, |(_, name, m)| beside(name, m));
-        let x = if section_of(&head) == "speed" { "size" } else { "K: terms of a sum" };
+        let x = match section_of(&head) {
+            "speed" => "bytes",
+            "model" => "position",
+            _ => "K: terms of a sum",
+        };
         let more = if series.len() > COLOURS { format!("{name}, {} tests", series.len()) } else { name };
         figure(&head, &more, &lines(&Lines { title: &head, x, y: &y, series: &series, bound: None }))
     };
