@@ -9,18 +9,15 @@ pub(crate) struct Program {
     pipeline: wgpu::ComputePipeline,
 }
 
-/// What browsers want to hear of a program, and naga does not.
+/// What browsers want to hear of a program, and naga does not, but for f16. Kernels have said it themselves.
 fn header(source: &str) -> String {
-    if !cfg!(target_arch = "wasm32") {
-        return if source.contains("f16") { "enable f16;\n".into() } else { String::new() };
-    }
+    let f16 = source.contains("<f16>") || source.contains("f16(b") || source.contains("f16(a");
     let mut header = String::new();
-    for (word, line) in
-        [("f16", "enable f16;\n"), ("subgroup", "enable subgroups;\n"), ("subgroup_id", "requires subgroup_id;\n")]
-    {
-        if source.contains(word) {
-            header += line;
-        }
+    if f16 && !source.starts_with("enable") {
+        header += "enable f16;\n";
+    }
+    if cfg!(target_arch = "wasm32") && source.contains("@builtin(subgroup") && !source.starts_with("enable") {
+        header += "enable subgroups;\nrequires subgroup_id;\n";
     }
     header
 }
