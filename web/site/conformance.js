@@ -70,7 +70,7 @@ class Run {
         resolve({ end, words });
       };
       this.stop = () => finish('stopped');
-      this.worker = work('conformance', null, { settings: this.report.settings, done }, (data) => {
+      this.worker = work('conformance', new URL('pleiad-tiny.gguf', import.meta.url).href, { settings: this.report.settings, done }, (data) => {
         this.since = data.line ? performance.now() : this.since;
         if (data.failed) return finish('crash', data.failed);
         if (!data.line) return undefined;

@@ -10,7 +10,7 @@
 //! | [`URL`] | an address | likewise |
 //! | [`DOWNLOAD`] | an address | the file there is kept |
 //! | [`COPY`] | a File | it is kept |
-//! | [`CONFORMANCE`] | nothing | the suite of conformance tests is run; `options`: which, as JSON |
+//! | [`CONFORMANCE`] | the address of the embedded model | the suite of conformance tests is run; `options`: which, as JSON |
 //! | [`REPORT`] | a report's JSON | it is judged, and written as a page and as JUnit XML |
 //!
 //! `name` is what the model is called in errors, or the name that a file is kept under; `options` are the engine's, as JSON.
