@@ -90,7 +90,7 @@ fn answers() -> Vec<Value> {
 #[test]
 fn help_and_version() {
     let help = stdout(&run(&["--help"]));
-    for command in ["run", "eval", "bench", "devices", "inspect", "synth"] {
+    for command in ["run", "eval", "bench", "devices", "conformance", "inspect", "synth"] {
         assert!(help.contains(command), "{help}");
         let of_command = stdout(&run(&[command, "--help"]));
         assert!(of_command.contains("Example"), "{command}: {of_command}");

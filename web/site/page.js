@@ -14,7 +14,7 @@ function tell(title, lines, choices = {}) {
       list.append(...line.map((text) => element('li', text)));
       parts.push(list);
     } else {
-      parts.push(element('p', line));
+      parts.push(line instanceof Node ? line : element('p', line));
     }
   }
   const row = element('div');
@@ -68,6 +68,14 @@ function lacking() {
   return '';
 }
 
+/** A way to the tests that say what is wrong with a GPU. */
+function conformanceLink() {
+  const link = Object.assign(document.createElement('a'), { href: 'conformance.html', textContent: 'Tests of what a browser’s GPU computes' });
+  const line = document.createElement('p');
+  line.append(link);
+  return line;
+}
+
 /** Where there is no WebGPU: says which browsers have it and asks how to go on. */
 async function checkGpu() {
   const query = new URLSearchParams(location.search);
@@ -88,6 +96,7 @@ async function checkGpu() {
       'Firefox: 141 and newer on Windows, 145 and newer on macOS',
     ],
     'The small model that comes with this page answers on the processor too, more slowly.',
+    conformanceLink(),
   ], { cpu: 'Use the CPU', close: 'Go on without' });
   if (choice === 'cpu') {
     query.set('device', 'cpu');

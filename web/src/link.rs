@@ -10,6 +10,8 @@
 //! | [`URL`] | an address | likewise |
 //! | [`DOWNLOAD`] | an address | the file there is kept |
 //! | [`COPY`] | a File | it is kept |
+//! | [`CONFORMANCE`] | the address of the embedded model | the suite of conformance tests is run; `options`: which, as JSON |
+//! | [`REPORT`] | a report's JSON | it is judged, and written as a page and as JUnit XML |
 //!
 //! `name` is what the model is called in errors, or the name that a file is kept under; `options` are the engine's, as JSON.
 //!
@@ -38,6 +40,11 @@ pub const DOWNLOAD: &str = "download";
 /// A File that a person opened, to be kept.
 pub const COPY: &str = "copy";
 
+/// Runs conformance tests.
+pub const CONFORMANCE: &str = "conformance";
+/// Judges and writes a report.
+pub const REPORT: &str = "report";
+
 /// The worker listens.
 pub const ASKS: &str = "asks";
 /// How far it is: `[what, done, total]`; `total` is null where it is not known.
@@ -54,6 +61,11 @@ pub const HELD: &str = "held";
 pub const DONE: &str = "done";
 /// It was stopped, as the page wished.
 pub const STOPPED: &str = "stopped";
+
+/// A line of [`pleiad_conformance::wire`].
+pub const LINE: &str = "line";
+/// A report's JSON, its page and its JUnit XML.
+pub const WRITTEN: &str = "written";
 
 /// What the page says to a worker that is to stop fetching.
 pub const STOP: &str = "stop";

@@ -4,6 +4,7 @@ mod app;
 mod args;
 mod bench;
 mod chat;
+mod conformance;
 mod devices;
 mod eval;
 mod fit;
@@ -83,6 +84,17 @@ Examples:
     /// Every device, its kernels and limits, and which one is chosen
     #[command(after_help = "Example:\n  pleiad devices --json")]
     Devices(devices::DevicesArgs),
+    /// Whether each adapter computes these models right, and how fast: a report for each
+    #[command(after_help = "\
+Examples:
+  pleiad conformance --quick
+  pleiad conformance --device wgpu:0 --strict-web --out reports/
+  pleiad conformance --only kernel/matvec --only speed
+  pleiad conformance diff before.json after.json
+  pleiad conformance matrix reports/*.json
+
+Exit codes: 0 every test ended as it should, 1 some did not, 2 wrong usage.")]
+    Conformance(Box<conformance::ConformanceArgs>),
     /// What is in a checkpoint
     #[command(after_help = "\
 Examples:
@@ -122,6 +134,7 @@ pub fn main() -> ExitCode {
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Devices(args)) => devices::run(&args),
+        Some(Command::Conformance(args)) => conformance::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Fit(args)) => fit::run(&args),
         Some(Command::Trace(args)) => trace::run(&args),

@@ -106,13 +106,22 @@ pub struct Bar {
     unit: Unit,
     quiet: bool,
     started: Instant,
+    /// What is being done.
+    now: String,
     bar: Option<ProgressBar>,
 }
 
 impl Bar {
     /// A bar; `quiet`: never shown.
     pub fn new(message: &'static str, unit: Unit, quiet: bool) -> Self {
-        Self { message, unit, quiet: quiet || !io::stderr().is_terminal(), started: Instant::now(), bar: None }
+        Self {
+            message,
+            unit,
+            quiet: quiet || !io::stderr().is_terminal(),
+            started: Instant::now(),
+            now: String::new(),
+            bar: None,
+        }
     }
 
     /// `done` of `total`.
@@ -131,12 +140,20 @@ impl Bar {
             bar.set_style(style.progress_chars("=> "));
             bar.set_message(self.message);
             if let Unit::Of(name) = self.unit {
-                bar.set_prefix(name);
+                bar.set_prefix(if self.now.is_empty() { name.to_owned() } else { format!("{name}: {}", self.now) });
             }
             bar.with_elapsed(self.started.elapsed())
         });
         bar.set_length(total);
         bar.set_position(done);
+    }
+
+    /// Says what is being done now, beside what is counted.
+    pub fn tell(&mut self, what: &str) {
+        self.now = harmless(what).into_owned();
+        if let (Some(bar), Unit::Of(name)) = (&self.bar, self.unit) {
+            bar.set_prefix(format!("{name}: {}", self.now));
+        }
     }
 
     /// Takes the bar away.

@@ -163,6 +163,18 @@ pub async fn enumerate() -> Vec<GpuAdapter> {
 
 /// [`enumerate`]; `strict`: what WebGPU does not allow is refused, though the platform could do it.
 pub async fn enumerate_with(strict: bool) -> Vec<GpuAdapter> {
+    // WebGL draws, and computes nothing.
+    enumerate_on(if cfg!(target_arch = "wasm32") { Backends::BROWSER_WEBGPU } else { Backends::PRIMARY }, strict).await
+}
+
+/// Adapters that OpenGL reaches, where this program is built with wgpu's `gles`. Models are not run on them: whether they could be
+/// is for tests to say.
+#[cfg(not(target_arch = "wasm32"))]
+pub async fn enumerate_gl(strict: bool) -> Vec<GpuAdapter> {
+    enumerate_on(Backends::GL, strict).await
+}
+
+async fn enumerate_on(backends: Backends, strict: bool) -> Vec<GpuAdapter> {
     // Validation of indirect dispatches would add a dispatch to each of them; debug layers are for debuggers.
     let mut flags = InstanceFlags::from_env_or_default() - InstanceFlags::VALIDATION_INDIRECT_CALL;
     flags.set(InstanceFlags::STRICT_WEBGPU_COMPLIANCE, strict);
@@ -170,13 +182,11 @@ pub async fn enumerate_with(strict: bool) -> Vec<GpuAdapter> {
     let memory_budget_thresholds = MemoryBudgetThresholds { for_resource_creation: Some(MEMORY_SHARE), for_device_loss: None };
     let descriptor =
         InstanceDescriptor { flags, memory_budget_thresholds, ..InstanceDescriptor::new_without_display_handle_from_env() };
-    // WebGL draws, and computes nothing.
-    #[cfg(target_arch = "wasm32")]
-    let descriptor = InstanceDescriptor { backends: Backends::BROWSER_WEBGPU, ..descriptor };
+    let descriptor = InstanceDescriptor { backends: descriptor.backends & backends, ..descriptor };
     let instance = wgpu::Instance::new(descriptor);
     #[cfg(not(target_arch = "wasm32"))]
     {
-        let mut found = instance.enumerate_adapters(Backends::PRIMARY).await;
+        let mut found = instance.enumerate_adapters(backends).await;
         found.sort_by_key(|a| {
             let info = a.get_info();
             (is_software(info.device_type, &info.name, &info.driver), rank(info.device_type))

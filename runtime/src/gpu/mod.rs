@@ -36,6 +36,8 @@ mod state;
 mod stream;
 mod weights;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub use adapters::enumerate_gl;
 pub use adapters::{AdapterChoice, AdapterDescription, DeviceOptions, GpuAdapter, Tier, enumerate, enumerate_with, pick};
 pub use device::GpuDevice;
 pub use exec::GpuExecutor;

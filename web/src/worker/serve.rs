@@ -92,7 +92,7 @@ thread_local! {
 
 /// Lets the browser do what waits: devices answer and messages come in between two turns only. A message to oneself makes the
 /// next turn at once, where a timer would wait for milliseconds.
-fn breathe() -> Pin<Box<dyn Future<Output = ()>>> {
+pub fn breathe() -> Pin<Box<dyn Future<Output = ()>>> {
     Box::pin(async {
         let turn = Promise::new(&mut |done, refuse| {
             let once = AddEventListenerOptions::new();

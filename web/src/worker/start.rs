@@ -7,7 +7,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::spawn_local;
 use web_sys::{DedicatedWorkerGlobalScope, MessageEvent};
 
-use super::{fetch, serve};
+use super::{conformance, fetch, serve};
 use crate::{
     link::{self, Inbox},
     scope::now,
@@ -58,6 +58,8 @@ async fn work(page: Page) {
     let asked = Asked { kind: text(kind), file, name: text(name), options: text(options) };
     let done = match asked.kind.as_str() {
         link::DOWNLOAD | link::COPY => fetch::run(&asked, &page).await,
+        link::CONFORMANCE => conformance::run(&asked).await,
+        link::REPORT => conformance::write(&asked),
         _ => serve::run(&asked, &page).await,
     };
     if let Err(why) = done {
