@@ -5,10 +5,7 @@
 
 use std::sync::Arc;
 
-use pleiad_models::{
-    Checkpoint,
-    config::{Moe, Scoring},
-};
+use pleiad_models::config::{Moe, Scoring};
 use pleiad_runtime::{
     Activations, CacheFormat, Model,
     cpu::CpuExecutor,
@@ -145,7 +142,7 @@ fn best(logits: &[f32]) -> usize {
 const PROMPT: &str = "Question: what is the capital of France, and how much is 17 + 25? Answer:";
 
 async fn compared(cx: &Context, activations: Activations, chunk: usize, attention: AttentionForm) -> Result {
-    let checkpoint = Checkpoint::tiny().map_err(|e| Stop::Fail(e.to_string()))?;
+    let checkpoint = cx.checkpoint()?;
     let model = Arc::new(Model::new(&checkpoint.config, &checkpoint.weights));
     let vocab = model.config.vocab_size;
     let positions = if cx.quick { 32 } else { 128 };

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use pleiad_models::Checkpoint;
 use pleiad_runtime::{
     Activations, CacheFormat, Model,
     eval::{EvalOptions, Evaluation, evaluate},
@@ -33,7 +32,7 @@ pub(super) fn add(cases: &mut Cases<'_>) {
 
 /// The embedded model under the least budget against itself with all experts resident: the same bits.
 async fn placed(cx: &Context, way: Way, chunk: usize) -> Result {
-    let checkpoint = Checkpoint::tiny().map_err(|e| Stop::Fail(e.to_string()))?;
+    let checkpoint = cx.checkpoint()?;
     let model = Arc::new(Model::new(&checkpoint.config, &checkpoint.weights));
     let positions = 64;
     let activations = Activations::Q8;
