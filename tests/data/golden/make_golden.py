@@ -193,7 +193,7 @@ CASES = {
     ),
     "v3-long": (
         "deepseek_v3",
-        dict(SMALL, n_group=4, topk_group=2, max_position_embeddings=512, rope_parameters=yarn(8, 64)),
+        dict(SMALL, num_hidden_layers=2, n_group=4, topk_group=2, max_position_embeddings=512, rope_parameters=yarn(8, 64)),
         dict(
             T=300,
             mutants={
@@ -211,6 +211,7 @@ CASES = {
             SMALL,
             hidden_size=32,
             num_hidden_layers=2,
+            moe_intermediate_size=16,
             n_routed_experts=256,
             n_group=8,
             topk_group=4,
