@@ -75,7 +75,8 @@ fn contenders(args: &PeerArgs) -> Vec<Contender> {
     let ours = args.device.iter().map(|device| {
         let mut command = common(pleiad.clone());
         command.insert(1, "bench".into());
-        command.extend(parts(["--device", device]));
+        // llama-bench drafts nothing.
+        command.extend(parts(["--device", device, "--draft", "0"]));
         Contender { name: format!("pleiad {device}"), command, speeds: Vec::new() }
     });
     let theirs = args.peer.iter().map(|peer| {

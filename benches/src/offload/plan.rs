@@ -75,7 +75,7 @@ impl Plan<'_> {
 
     fn bench(&self, device: &str) -> Vec<String> {
         let s = self.setting;
-        let mut command = parts([&s.pleiad, "bench", "-m", self.path, "--device", device]);
+        let mut command = parts([&s.pleiad, "bench", "-m", self.path, "--device", device, "--draft", "0"]);
         command.extend(parts(["--ctx-size", &s.context.to_string(), "--chunk", &s.chunk.to_string()]));
         command.extend(self.args.cache_dir.iter().flat_map(|d| parts(["--cache-dir", &d.display().to_string()])));
         command.extend(self.common());
