@@ -339,6 +339,35 @@ fn sessions_take_turns_and_cancelling_leaves_no_trace() {
 }
 
 #[test]
+fn routing_is_told_of_the_tokens_that_count() {
+    let gpus = gpus("routing_is_told_of_the_tokens_that_count");
+    for device in [DeviceChoice::Cpu].into_iter().chain((!gpus.is_empty()).then_some(DeviceChoice::Wgpu(Some(0)))) {
+        let engine = start(EngineOptions { trace: true, ..on(device, 3) });
+        let a = &answers()[1];
+        let options = GenerateOptions { max_tokens: Some(14), end: vec![1], routing: false };
+        let session = engine.session();
+        let mut generation = session.generate(a.prompt.clone(), SamplingParams::default(), options);
+        let (mut chosen, mut tokens) = (std::collections::BTreeMap::<(u32, u16), usize>::new(), 0);
+        while let Some(event) = generation.next_blocking() {
+            match event {
+                Event::Routed(rows) => rows.iter().for_each(|r| *chosen.entry((r.position, r.layer)).or_default() += 1),
+                Event::Token { .. } => tokens += 1,
+                Event::Failed(e) => panic!("{e}"),
+                _ => {}
+            }
+        }
+        assert_eq!(tokens, 14);
+        let moe = engine.config().moe.clone().unwrap();
+        let layers: Vec<u16> = (0..engine.config().num_layers).filter(|&l| engine.config().is_moe(l)).map(|l| l as u16).collect();
+        // What the last step took in besides may go beyond the last token wanted.
+        let last = chosen.keys().map(|k| k.0).max().unwrap();
+        assert!((last as usize + 1).abs_diff(a.prompt.len() + 13) <= 3, "{last}");
+        let expected = (0..=last).flat_map(|p| layers.iter().map(move |&l| ((p, l), moe.top_k)));
+        assert!(chosen.into_iter().eq(expected), "{}", engine.info().device);
+    }
+}
+
+#[test]
 fn experts_that_are_not_resident_change_nothing() {
     let checkpoint = Checkpoint::tiny().unwrap();
     let model = Model::with_mtp(&checkpoint.config, &checkpoint.weights);

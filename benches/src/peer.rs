@@ -75,7 +75,8 @@ fn contenders(args: &PeerArgs) -> Vec<Contender> {
     let ours = args.device.iter().map(|device| {
         let mut command = common(pleiad.clone());
         command.insert(1, "bench".into());
-        command.extend(parts(["--device", device]));
+        // llama-bench drafts nothing.
+        command.extend(parts(["--device", device, "--draft", "0"]));
         Contender { name: format!("pleiad {device}"), command, speeds: Vec::new() }
     });
     let theirs = args.peer.iter().map(|peer| {
@@ -132,7 +133,7 @@ mod tests {
         let mut all = contenders(&args);
         assert_eq!(all.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["pleiad cpu", "pleiad wgpu", "llama.cpp"]);
         assert_eq!(all[2].command.join(" "), "lb -p 512 -n 8 -r 1 -t 2 -m m.gguf -o json");
-        assert_eq!(all[1].command.join(" "), "pl bench -p 512 -n 8 -r 1 -t 2 -m m.gguf -o json --device wgpu");
+        assert_eq!(all[1].command.join(" "), "pl bench -p 512 -n 8 -r 1 -t 2 -m m.gguf -o json --device wgpu --draft 0");
         for (c, speed) in all.iter_mut().zip([30.0, 10.0, 20.0]) {
             c.speeds = [speed * 2.0, speed, speed / 2.0].map(|s| Speeds { prefill: Some(s * 10.0), decode: Some(s) }).to_vec();
         }

@@ -61,7 +61,7 @@ async function speed() {
     const answer = await app.answerAfter(count, 120_000);
     result.decode.page.push(answer.tokens / answer.decodeSeconds);
     // Warmed up, as the page is.
-    const bench = await native('bench', '--device', 'wgpu:0', '-p', '0', '-n', String(answer.tokens), '-r', '1', '-o', 'json');
+    const bench = await native('bench', '--device', 'wgpu:0', '-p', '0', '-n', String(answer.tokens), '-r', '1', '--draft', '0', '-o', 'json');
     result.decode.native.push(bench.tests[0].tokens_per_second.mean);
     say(`run ${i + 1}: page ${result.decode.page.at(-1).toFixed(2)}, native ${result.decode.native.at(-1).toFixed(2)} tokens a second`);
   }

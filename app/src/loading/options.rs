@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 
 use pleiad_models::Config;
-use pleiad_runtime::{DeviceChoice, EngineOptions, experts::ways::WayChoice, step::PAGE};
+use pleiad_runtime::{
+    DeviceChoice, EngineOptions,
+    experts::ways::WayChoice,
+    step::{MAX_DRAFT, PAGE},
+};
 
 use crate::settings::LoadSettings;
 
@@ -62,6 +66,12 @@ fn misses(settings: &LoadSettings, page: bool) -> WayChoice {
     if page { WayChoice::Auto } else { settings.misses }
 }
 
+/// Tokens drafted for each step; `None`: as many as pay. `page`: in a browser, where every number of drafts has kernels of its own
+/// to be compiled before the first answer, none unless they were chosen.
+pub(super) fn draft(settings: &LoadSettings, page: bool) -> Option<usize> {
+    settings.draft.or(page.then_some(0)).map(|k| k.min(MAX_DRAFT))
+}
+
 /// Positions of the latent cache over all sessions: room for two full contexts, as the engine makes it.
 pub(super) fn positions(context: usize) -> usize {
     context.saturating_mul(2).div_ceil(PAGE).saturating_mul(PAGE)
@@ -88,7 +98,7 @@ pub fn engine(settings: &LoadSettings, config: &Config) -> Result<EngineOptions,
         context: Some(context(settings, config)),
         threads: settings.threads.filter(|&n| n > 0 && !page),
         chunk: CHUNK,
-        draft: settings.draft,
+        draft: draft(settings, page),
         memory_budget: budget(settings, page),
         misses: misses(settings, page),
         directory: directory(),
@@ -148,6 +158,9 @@ mod tests {
         let of = |bytes, page| budget(&LoadSettings { memory_budget: bytes, ..LoadSettings::default() }, page);
         assert_eq!([of(None, false), of(Some(EVERYTHING), false), of(Some(7), false)], [None, None, Some(7)]);
         assert_eq!([of(None, true), of(Some(EVERYTHING), true), of(Some(7), true)], [Some(CAREFUL_BUDGET), None, Some(7)]);
+        let drafts = |k| LoadSettings { draft: k, ..LoadSettings::default() };
+        assert_eq!([draft(&drafts(None), false), draft(&drafts(None), true)], [None, Some(0)]);
+        assert_eq!([draft(&drafts(Some(2)), true), draft(&drafts(Some(9)), false)], [Some(2), Some(MAX_DRAFT)]);
         let cpu = WayChoice::Only(pleiad_runtime::experts::ways::Way::Cpu);
         let chosen = LoadSettings { misses: cpu, ..LoadSettings::default() };
         assert_eq!([misses(&chosen, false), misses(&chosen, true)], [cpu, WayChoice::Auto]);

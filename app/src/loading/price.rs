@@ -147,7 +147,7 @@ impl Examined {
             return price.clone();
         }
         let context = self.context(settings);
-        let drafts = settings.draft != Some(0);
+        let drafts = options::draft(settings, cfg!(target_arch = "wasm32")) != Some(0);
         let key = (context, settings.cache == CacheFormat::F32, settings.activations == Activations::F32, drafts);
         if !priced.needs.contains_key(&key) {
             let positions = options::positions(context);

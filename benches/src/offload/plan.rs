@@ -75,7 +75,7 @@ impl Plan<'_> {
 
     fn bench(&self, device: &str) -> Vec<String> {
         let s = self.setting;
-        let mut command = parts([&s.pleiad, "bench", "-m", self.path, "--device", device]);
+        let mut command = parts([&s.pleiad, "bench", "-m", self.path, "--device", device, "--draft", "0"]);
         command.extend(parts(["--ctx-size", &s.context.to_string(), "--chunk", &s.chunk.to_string()]));
         command.extend(self.args.cache_dir.iter().flat_map(|d| parts(["--cache-dir", &d.display().to_string()])));
         command.extend(self.common());
@@ -184,7 +184,7 @@ mod tests {
     fn commands_say_what_rows_say() {
         let rows = all(&["--peer", "cuda=c", "-p", "64", "-n", "8", "-t", "4", "--cache-dir", "none"]);
         let command = |label: &str| rows.iter().find(|r| r.label() == label).unwrap().command.join(" ");
-        let bench = "--ctx-size 128 --chunk 512 --cache-dir none -p 64 -n 8 -r 1 -o json -t 4";
+        let bench = "--draft 0 --ctx-size 128 --chunk 512 --cache-dir none -p 64 -n 8 -r 1 -o json -t 4";
         assert_eq!(
             command("walk, 50 %, pleiad wgpu:0, cpu"),
             format!("pl bench -m m.gguf --device wgpu:0 {bench} --memory-budget {} --routing walk --misses cpu", 4260u64 << 20)
