@@ -89,48 +89,66 @@ fn experts([g, u, d]: [Format; 3], kind: Kind, shape: &Shape) -> Setup {
     s
 }
 
+/// Tokens, tokens of the plan, hidden and inner size.
+type Size = (usize, usize, (usize, usize));
+
+fn sizes(format: Format, quick: bool) -> Vec<Size> {
+    let (short, long) = match format.block_len() {
+        256 => ((256, 256), (1024, 256)),
+        32 => ((96, 64), (1056, 96)),
+        _ => ((72, 40), (1024, 136)),
+    };
+    let mut all = vec![(3, 3, long), (40, 40, short)];
+    if !quick {
+        all.extend([(5, 40, short), (2, 2, (long.0, long.0))]);
+        // Rows that end within a group of four.
+        if !format.is_quantised() {
+            all.extend([(3, 3, (130, 130)), (40, 40, (130, 50))]);
+        }
+    }
+    all
+}
+
+fn product(cases: &mut Cases<'_>, formats: [Format; 3], kind: Kind, tier: Tier, (tokens, most, size): Size) {
+    let [gate, format, _] = formats;
+    let (hidden, inner) = size;
+    let many = tokens > 8;
+    let kernel = if many { "experts_matmat" } else { "experts_matvec" };
+    let gated = if gate == format { String::new() } else { format!("/gated by {gate}") };
+    let tier_part = if many { String::new() } else { format!("/{}", tier_name(tier)) };
+    let of = if most > tokens { format!(" of {most}") } else { String::new() };
+    let kind_part = kind_name(kind);
+    let id = format!("kernel/{kernel}/{format}/{kind_part}{gated}{tier_part}/{hidden} by {inner} tokens {tokens}{of}");
+    cases.add(id, async move |cx: Context| {
+        // Experts of many tokens are the same on both tiers, those of few the tier's.
+        let tier = if many { cx.gpu.tier } else { tier };
+        let shape = Shape { experts: 5, k: 2, hidden, inner, tokens, most };
+        measure(&cx, tier, &experts(formats, kind, &shape), Bound::Nmse(1e-10)).await
+    });
+}
+
 pub(super) fn add(cases: &mut Cases<'_>) {
     routers(cases);
     let quick = cases.settings.quick;
     for (n, format) in Format::ALL.into_iter().enumerate() {
-        let (short, long) = match format.block_len() {
-            256 => ((256, 256), (1024, 256)),
-            32 => ((96, 64), (1056, 96)),
-            _ => ((72, 40), (1024, 136)),
-        };
         for &kind in kinds(format) {
-            for (tokens, most, (hidden, inner)) in [(3, 3, long), (40, 40, short), (5, 40, short), (2, 2, (long.0, long.0))] {
-                let kernel = if tokens > 8 { "experts_matmat" } else { "experts_matvec" };
-                if quick && (tokens == 2 || tokens == 5 || (n + usize::from(tokens > 8)) % 2 == 0 && kind == Kind::F32) {
+            for (tokens, most, size) in sizes(format, quick) {
+                let many = tokens > 8;
+                if quick && format.is_quantised() && kind == Kind::F32 && (n + usize::from(many)).is_multiple_of(2) {
                     continue;
                 }
-                for gate in [format, other(format)] {
-                    if quick && gate != format || gate == format && format == other(format) && tokens == 5 {
-                        continue;
-                    }
-                    let tiers: &[Tier] = match (tokens > 8, quick) {
-                        (true, _) => &[Tier::Plain],
-                        (false, true) => &[if n % 2 == 0 { Tier::Subgroup } else { Tier::Plain }],
-                        (false, false) => &[Tier::Subgroup, Tier::Plain],
-                    };
+                let mut gates = vec![format];
+                if !quick && other(format) != format {
+                    gates.push(other(format));
+                }
+                let tiers: &[Tier] = match (many, quick) {
+                    (true, _) => &[Tier::Plain],
+                    (false, true) => &[if n.is_multiple_of(2) { Tier::Subgroup } else { Tier::Plain }],
+                    (false, false) => &[Tier::Subgroup, Tier::Plain],
+                };
+                for gate in gates {
                     for &tier in tiers {
-                        let gated = if gate == format { String::new() } else { format!("/gated by {gate}") };
-                        let tier_part = if tokens > 8 { String::new() } else { format!("/{}", tier_name(tier)) };
-                        let of = if most > tokens { format!(" of {most}") } else { String::new() };
-                        let id = format!(
-                            "kernel/{kernel}/{format}/{}{gated}{tier_part}/{hidden} by {inner} tokens {tokens}{of}",
-                            kind_name(kind)
-                        );
-                        if gate == other(format) && gate == format && !gated.is_empty() {
-                            continue;
-                        }
-                        cases.add(id, async move |cx: Context| {
-                            let shape = Shape { experts: 5, k: 2, hidden, inner, tokens, most };
-                            measure(&cx, tier, &experts([gate, format, format], kind, &shape), Bound::Nmse(1e-10)).await
-                        });
-                    }
-                    if format == other(format) {
-                        break;
+                        product(cases, [gate, format, format], kind, tier, (tokens, most, size));
                     }
                 }
             }

@@ -11,6 +11,7 @@ use pleiad_runtime::{
         ways::{Way, WayChoice},
     },
     forward::AttentionForm,
+    model::FfnIds,
 };
 
 use crate::{
@@ -25,16 +26,28 @@ pub(super) fn add(cases: &mut Cases<'_>) {
             return Err(Stop::Skip("kernels cannot read host memory on this device".into()));
         }
         // `admit` chooses the slots that `gather` fills.
-        placed(&cx, Way::Gather, 1).await
+        placed(&cx, Way::Gather, 1, true).await
     });
-    cases.add("kernel/router/slots/least budget one token at a time", async |cx: Context| placed(&cx, Way::Resume, 1).await);
-    cases.add("kernel/place/least budget chunks of 16", async |cx: Context| placed(&cx, Way::Resume, 16).await);
+    cases
+        .add("kernel/router/slots/least budget one token at a time", async |cx: Context| placed(&cx, Way::Resume, 1, true).await);
+    cases.add("kernel/router/slots/without biases one token at a time", async |cx: Context| {
+        placed(&cx, Way::Resume, 1, false).await
+    });
+    cases.add("kernel/place/least budget chunks of 16", async |cx: Context| placed(&cx, Way::Resume, 16, true).await);
 }
 
 /// The embedded model under the least budget against itself with all experts resident: the same bits.
-async fn placed(cx: &Context, way: Way, chunk: usize) -> Result {
+async fn placed(cx: &Context, way: Way, chunk: usize, biased: bool) -> Result {
     let checkpoint = cx.checkpoint()?;
-    let model = Arc::new(Model::new(&checkpoint.config, &checkpoint.weights));
+    let mut model = Model::new(&checkpoint.config, &checkpoint.weights);
+    for layer in &mut model.layers {
+        if let FfnIds::Moe { bias, .. } = &mut layer.ffn
+            && !biased
+        {
+            *bias = None;
+        }
+    }
+    let model = Arc::new(model);
     let positions = 64;
     let activations = Activations::Q8;
     let needs = Needs::of(&model, positions, positions, CacheFormat::F16, activations, chunk);
