@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
+use pleiad_models::Checkpoint;
 use pleiad_runtime::{Error, gpu::GpuDevice};
 
 use crate::report::{Measure, Settings, Test, Verdict};
@@ -12,6 +13,21 @@ pub(crate) struct Context {
     pub gpu: Arc<GpuDevice>,
     /// The short form.
     pub quick: bool,
+    /// The embedded model, where the program does not hold it itself.
+    pub tiny: Option<Arc<Checkpoint>>,
+}
+
+impl Context {
+    /// The embedded model.
+    pub fn checkpoint(&self) -> Result<Arc<Checkpoint>> {
+        if let Some(tiny) = &self.tiny {
+            return Ok(Arc::clone(tiny));
+        }
+        #[cfg(not(target_arch = "wasm32"))]
+        return Checkpoint::tiny().map(Arc::new).map_err(|e| Stop::Fail(e.to_string()));
+        #[cfg(target_arch = "wasm32")]
+        Err(Stop::Skip("the page has not handed the embedded model over".into()))
+    }
 }
 
 /// Why a test came to no result.

@@ -19,7 +19,6 @@ use pleiad_runtime::{
 
 use crate::{
     case::{Cases, Context, Outcome, Result, Stop},
-    embedded,
     report::Measure,
     setup::compare,
 };
@@ -143,7 +142,7 @@ fn best(logits: &[f32]) -> usize {
 const PROMPT: &str = "Question: what is the capital of France, and how much is 17 + 25? Answer:";
 
 async fn compared(cx: &Context, activations: Activations, chunk: usize, attention: AttentionForm) -> Result {
-    let checkpoint = embedded::checkpoint()?;
+    let checkpoint = cx.checkpoint()?;
     let model = Arc::new(Model::new(&checkpoint.config, &checkpoint.weights));
     let vocab = model.config.vocab_size;
     let positions = if cx.quick { 32 } else { 128 };

@@ -137,7 +137,7 @@ async fn matvec(cx: &Context, format: Format, kind: Kind) -> Result {
     let speed = (rows * row) as f64 / time / 1e9;
     Ok(Outcome::info()
         .with("bandwidth", Measure::new(speed, "GB/s"))
-        .say(format!("{rows} by {cols}, {} MiB of weights", rows * row >> 20)))
+        .say(format!("{rows} by {cols}, {} MiB of weights", (rows * row) >> 20)))
 }
 
 async fn matmat(cx: &Context, format: Format, kind: Kind) -> Result {

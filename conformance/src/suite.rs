@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use pleiad_models::Checkpoint;
 use pleiad_runtime::gpu::{self, DeviceOptions, GpuAdapter, GpuDevice};
 use web_time::Instant;
 
@@ -91,6 +92,17 @@ pub fn list(_gpu: &GpuDevice, settings: &Settings) -> Vec<String> {
 /// Runs the tests of [`list`], but for those in `done`. A test that fails is told and is not the end; a lost device is reopened
 /// by nobody here: the rest is told as failed.
 pub async fn run(gpu: &Arc<GpuDevice>, settings: &Settings, done: &[String], sink: &mut dyn Sink) {
+    run_with(gpu, settings, done, sink, None).await;
+}
+
+/// [`run`] with the embedded model given: a browser's program does not hold it, and without it tests of models are skipped there.
+pub async fn run_with(
+    gpu: &Arc<GpuDevice>,
+    settings: &Settings,
+    done: &[String],
+    sink: &mut dyn Sink,
+    tiny: Option<Arc<Checkpoint>>,
+) {
     let all = cases(settings);
     let done: HashSet<&str> = done.iter().map(String::as_str).collect();
     let of = all.len();
@@ -106,7 +118,7 @@ pub async fn run(gpu: &Arc<GpuDevice>, settings: &Settings, done: &[String], sin
         let mut test = match gpu.check() {
             Ok(()) => {
                 let kept = gpu.kept();
-                let test = case.run(Context { gpu: Arc::clone(gpu), quick: settings.quick }).await;
+                let test = case.run(Context { gpu: Arc::clone(gpu), quick: settings.quick, tiny: tiny.clone() }).await;
                 gpu.free_after(kept);
                 test
             }

@@ -1,10 +1,10 @@
 //! Every kernel, in every combination of defines listed, is valid and translates to what the backends take.
 #![allow(clippy::unwrap_used)] // A test may fail.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use naga::{
-    back::{hlsl, msl, spv},
+    back::{glsl, hlsl, msl, spv},
     valid::{Capabilities, ModuleInfo, ValidationFlags, Validator},
 };
 use pleiad_shaders::{Access, Defines, Dialect, KERNELS, KernelInfo, ShaderError, Tier, reflect, source};
@@ -66,6 +66,38 @@ fn every_variant_is_valid_within_the_default_limits_and_translates() {
             .unwrap_or_else(|e| panic!("{name}: HLSL: {e}"));
         count += 1;
     });
+    assert!(count > 500, "only {count} variants");
+}
+
+/// GLSL ES 3.10, what OpenGL ES has at the least for compute.
+fn to_glsl(module: &naga::Module, info: &ModuleInfo) -> Result<String, glsl::Error> {
+    let options = glsl::Options { version: glsl::Version::new_gles(310), ..glsl::Options::default() };
+    let pipeline =
+        glsl::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: "main".into(), multiview: None };
+    let mut text = String::new();
+    glsl::Writer::new(&mut text, module, info, &options, &pipeline, naga::proc::BoundsCheckPolicies::default())?.write()?;
+    Ok(text)
+}
+
+#[test]
+fn every_variant_translates_to_glsl() {
+    let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut count = 0;
+    every(|kernel, defines| {
+        let (_, module, info) = validate(kernel, defines);
+        let name = format!("{} {defines:?}", kernel.name);
+        match to_glsl(&module, &info) {
+            Ok(text) => {
+                assert!(text.starts_with("#version 310 es"), "{name}");
+                // Subgroups are an extension there, which few devices have.
+                let subgroups = kernel.tier(defines) == Tier::Subgroup;
+                assert_eq!(text.contains("GL_KHR_shader_subgroup_arithmetic : require"), subgroups, "{name}");
+                count += 1;
+            }
+            Err(e) => refused.entry(e.to_string()).or_default().push(name),
+        }
+    });
+    assert!(refused.is_empty(), "{refused:?}");
     assert!(count > 500, "only {count} variants");
 }
 

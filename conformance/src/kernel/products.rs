@@ -223,7 +223,7 @@ fn matvec(cases: &mut Cases<'_>, format: Format, kind: Kind, n: usize) {
             let most = tokens.next_power_of_two();
             let p = Product { rows: 130, cols: long, tokens, most, ..p };
             if quick {
-                p.add(cases, "matvec", Some(if n % 2 == 0 { Tier::Subgroup } else { Tier::Plain }));
+                p.add(cases, "matvec", Some(if n.is_multiple_of(2) { Tier::Subgroup } else { Tier::Plain }));
             } else {
                 p.add(cases, "matvec", Some(Tier::Subgroup));
                 p.add(cases, "matvec", Some(Tier::Plain));
@@ -248,7 +248,7 @@ fn matmat(cases: &mut Cases<'_>, format: Format, kind: Kind, n: usize) {
         }
         let small = Product { form, ..one };
         let wide = Product { rows: 130, cols: if quick { short } else { long }, tokens: 70, most: 70, ..small };
-        if !quick || (n + f) % 2 == 0 {
+        if !quick || (n + f).is_multiple_of(2) {
             small.add(cases, "matmat", None);
         }
         if !quick || (n + f) % 2 == 1 {

@@ -15,7 +15,6 @@ use pleiad_runtime::{
 
 use crate::{
     case::{Cases, Context, Outcome, Result, Stop},
-    embedded,
     report::Measure,
 };
 
@@ -33,7 +32,7 @@ pub(super) fn add(cases: &mut Cases<'_>) {
 
 /// The embedded model under the least budget against itself with all experts resident: the same bits.
 async fn placed(cx: &Context, way: Way, chunk: usize) -> Result {
-    let checkpoint = embedded::checkpoint()?;
+    let checkpoint = cx.checkpoint()?;
     let model = Arc::new(Model::new(&checkpoint.config, &checkpoint.weights));
     let positions = 64;
     let activations = Activations::Q8;

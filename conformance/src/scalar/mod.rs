@@ -186,9 +186,9 @@ const POINTS: usize = 64;
 async fn sweep(cx: &Context, f: &Function) -> Result {
     let arguments = f.domain.arguments(if cx.quick { 1 << 14 } else { 1 << 20 });
     let rows: Vec<[u32; 3]> = arguments.iter().map(|&[a, b]| [a.to_bits(), b.to_bits(), 0]).collect();
-    let expression = format!("bitcast<u32>(g(bitcast<f32>(x), bitcast<f32>(y)))");
+    let expression = "bitcast<u32>(g(bitcast<f32>(x), bitcast<f32>(y)))";
     let more = format!("fn g(a: f32, b: f32) -> f32 {{ return {}; }}", f.wgsl);
-    let found = probe::map(&cx.gpu, f.name, &more, &expression, &rows).await?;
+    let found = probe::map(&cx.gpu, f.name, &more, expression, &rows).await?;
     let mut seen = Seen::default();
     let (mut sum, mut count) = (0.0, 0usize);
     let mut points = Vec::new();
