@@ -9,7 +9,6 @@
 //! | [`suite`] | the tests, and running them |
 //! | [`table`] | what every kernel variant needs of a device, known without one |
 //! | [`setup`] | plans of a few operations on random weights, on both executors: the cases of kernel tests |
-//! | [`embedded`] | the model of some tests, which browsers fetch |
 //! | `case` | one test and what comes out of it |
 //! | `probe` | small programs of the tests' own |
 //! | `scalar`, `integer`, `memory`, `subgroup` | what WGSL promises |
@@ -26,7 +25,6 @@
 
 mod case;
 pub mod compare;
-pub mod embedded;
 pub mod expect;
 mod identity;
 mod integer;

@@ -19,7 +19,6 @@ use pleiad_runtime::{
 
 use crate::{
     case::{Cases, Context, Outcome, Result, Stop},
-    embedded,
     report::Measure,
     setup::compare,
 };

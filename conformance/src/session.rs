@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(verdicts(&s), [(OPEN.to_owned(), Verdict::Crash)]);
         let mut s = session();
         open(&mut s);
-        ["a/1", "a/2", "b/3"].map(|id| pass(&mut s, id));
+        ["a/1", "a/2", "b/3"].iter().for_each(|id| pass(&mut s, id));
         over(&mut s, "");
         assert_eq!(s.end(Ended::Crashed("signal 11".into()), 0, 0.0), (Next::Finish, Taken::Test));
         assert_eq!(verdicts(&s)[3], (CLOSE.to_owned(), Verdict::Crash));

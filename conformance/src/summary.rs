@@ -88,6 +88,11 @@ pub fn share(m: &Measure) -> Option<f64> {
     Some(above.unwrap_or(0.0).max(below.unwrap_or(0.0)))
 }
 
+/// [`share`] in per cent, in brackets; empty where that says nothing.
+pub fn percent(m: &Measure) -> String {
+    share(m).filter(|s| *s < 100.0).map_or_else(String::new, |s| format!(" ({:.0} %)", 100.0 * s))
+}
+
 /// The test and measure nearest to its bound, or furthest beyond.
 pub fn worst<'a>(tests: impl IntoIterator<Item = &'a Test>) -> Option<(&'a Test, &'a str, &'a Measure)> {
     let mut found: Option<(f64, (&Test, &str, &Measure))> = None;

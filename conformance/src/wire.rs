@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use pleiad_models::Checkpoint;
 use pleiad_runtime::gpu::GpuDevice;
 use serde::{Deserialize, Serialize};
 
@@ -72,17 +73,18 @@ impl Line {
     }
 }
 
-/// Runs the suite on an open device and says all of it to `say`, to the last line.
+/// Runs the suite on an open device and says all of it to `say`, to the last line. `tiny`: see [`suite::run_with`].
 pub async fn serve(
     gpu: &Arc<GpuDevice>,
     settings: &Settings,
     done: &[String],
+    tiny: Option<Arc<Checkpoint>>,
     plant: Option<&Plant>,
     say: &mut dyn FnMut(&Line),
 ) {
     say(&Line::Open { identity: Box::new(suite::identity(gpu)), list: suite::list(gpu, settings) });
     let mut speaker = Speaker { gpu, plant, say };
-    suite::run(gpu, settings, done, &mut speaker).await;
+    suite::run_with(gpu, settings, done, &mut speaker, tiny).await;
     let broken = gpu.check().err().map(|e| e.to_string()).unwrap_or_default();
     // Which subgroups kernels see takes kernels, and a device that runs them.
     let identity = if broken.is_empty() { suite::identify(gpu).await } else { suite::identity(gpu) };

@@ -25,8 +25,9 @@ after(async () => {
 });
 
 /** Opens the page and waits until its status is as wanted. */
-async function open(query, state = 'done') {
+async function open(query, state = 'done', prepare = () => {}) {
   const context = await browser.newContext({ ...VIEW, viewport: { width: 1000, height: 900 }, acceptDownloads: true });
+  await prepare(context);
   const page = await context.newPage();
   const problems = [];
   page.on('pageerror', (e) => problems.push(e.message));
@@ -70,14 +71,37 @@ test('tests run in the page and their report can be downloaded', { timeout: LONG
   await context.close();
 });
 
-test('a worker that hangs is a result, and the run goes on', { timeout: LONG }, async () => {
-  // So short a time that the device cannot be opened.
-  const { context, page } = await open('?quick&only=integer/&timeout=0.001');
+test('a worker that crashes and one that takes too long are results, and the run goes on', { timeout: LONG }, async () => {
+  const query = '?quick&only=integer/';
+  // The first worker stops in its first test, as one does whose device takes the program along; the second is the real one.
+  const id = 'integer/dot4I8Packed';
+  const crash = (context) => context.route('**/worker.js', (route) => route.fulfill({ contentType: 'text/javascript', body: fake(id) }), { times: 1 });
+  const { context, page } = await open(query, 'done', crash);
   const found = await report(page);
-  assert.ok(found.tests.length >= 1 && found.tests.every((x) => x.verdict === 'timeout'), JSON.stringify(found.tests));
-  assert.match(found.tests[0].words, /took more than/);
+  const verdicts = new Map(found.tests.map((x) => [x.id, x.verdict]));
+  assert.equal(verdicts.get(id), 'crash', JSON.stringify([...verdicts]));
+  assert.match(found.tests.find((x) => x.id === id).words, /planted/);
+  assert.ok(found.complete && found.tests.length > 3 && found.tests.every((x) => x.id === id || x.verdict === 'pass'));
   await context.close();
+
+  // So short a time that the device cannot be opened.
+  const short = await open(`${query}&timeout=0.001`);
+  const late = await report(short.page);
+  assert.ok(late.tests.length >= 1 && late.tests.every((x) => x.verdict === 'timeout'), JSON.stringify(late.tests));
+  assert.match(late.tests[0].words, /took more than/);
+  await short.context.close();
 });
+
+/** A worker that begins a test and stops. */
+function fake(id) {
+  const identity = { name: 'X', versions: {}, features: [], limits: {}, subgroup_sizes: null, subgroup_sizes_seen: [] };
+  const lines = [{ line: 'open', identity, list: [id] }, { line: 'begin', id }].map((line) => JSON.stringify(line));
+  return `postMessage({ asks: true });
+    onmessage = () => {
+      for (const line of ${JSON.stringify(lines)}) postMessage({ line });
+      setTimeout(() => { throw new Error('planted'); }, 20);
+    };`;
+}
 
 test('nothing starts by itself without being asked for', { timeout: LONG }, async () => {
   const { context, page } = await open('', 'idle');

@@ -16,7 +16,6 @@ use pleiad_runtime::{
 
 use crate::{
     case::{Cases, Context, Outcome, Result, Stop},
-    embedded,
     report::Measure,
 };
 

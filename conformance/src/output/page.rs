@@ -8,7 +8,7 @@ use super::{escaped, text::adapter};
 use crate::{
     compare::fields,
     report::{Measure, Report, Test, Verdict},
-    summary::{VERDICTS, bad, count, section_of, sections, sentence, share, words, worst},
+    summary::{VERDICTS, bad, count, percent, section_of, sections, sentence, words, worst},
 };
 
 const STYLE: &str = include_str!("page.css");
@@ -110,8 +110,7 @@ fn summary(out: &mut String, report: &Report) -> std::fmt::Result {
         let wrong = s.tests.iter().filter(|t| !t.verdict.is_good()).count();
         let seconds: f64 = s.tests.iter().map(|t| t.seconds).sum();
         let nearest = worst(s.tests.iter().copied()).map_or_else(String::new, |(test, name, m)| {
-            let percent = 100.0 * share(m).unwrap_or(0.0).min(1e6);
-            format!("<span class=\"id\">{}</span>: {} ({percent:.0} %)", escaped(&test.id), escaped(&words(name, m)))
+            format!("<span class=\"id\">{}</span>: {}{}", escaped(&test.id), escaped(&words(name, m)), percent(m))
         });
         let class = if wrong > 0 { " beyond" } else { "" };
         writeln!(
@@ -152,7 +151,7 @@ fn measures(test: &Test) -> String {
 
 fn identity(out: &mut String, report: &Report) -> std::fmt::Result {
     let i = &report.identity;
-    writeln!(out, "<section id=\"identity\"><h2>Identity</h2>\n<div class=\"wide\"><table><tbody>")?;
+    writeln!(out, "<section id=\"identity\"><h2>Identity</h2>\n<div class=\"wide\"><table class=\"identity\"><tbody>")?;
     for (name, value) in fields(i).iter().filter(|(_, value)| !value.is_empty()) {
         writeln!(out, "<tr><th scope=\"row\">{}</th><td>{}</td></tr>", escaped(name), escaped(value))?;
     }

@@ -61,8 +61,7 @@ impl Axis {
             return None;
         }
         if least == most {
-            let margin = if least == 0.0 { 1.0 } else { least.abs() / 2.0 };
-            (least, most) = (least - margin, most + margin);
+            (least, most) = if least == 0.0 { (0.0, 1.0) } else { (least - least.abs() / 2.0, least + least.abs() / 2.0) };
         }
         Some(Self { scale, least, most, from, to })
     }
@@ -79,6 +78,11 @@ impl Axis {
                 let first = (self.least / step).ceil() as i64;
                 let last = (self.most / step).floor() as i64;
                 (first..=last).map(|i| i as f64 * step).collect()
+            }
+            // Within less than a decade, powers of two.
+            Scale::Log if self.most < 20.0 * self.least => {
+                let (first, last) = ((self.least.log2() - 1e-9).ceil() as i32, (self.most.log2() + 1e-9).floor() as i32);
+                (first..=last).map(|p| 2f64.powi(p)).collect()
             }
             Scale::Log => decades(self.least, self.most, 6),
             Scale::Symmetric(from) => {
@@ -103,6 +107,11 @@ fn decades(least: f64, most: f64, count: i32) -> Vec<f64> {
     (first..=last).filter(|p| (last - p) % every == 0).map(|p| 10f64.powi(p)).collect()
 }
 
+/// A number beside an axis: as short as can be.
+fn tick(x: f64) -> String {
+    if x != 0.0 && !(1e-3..1e5).contains(&x.abs()) { format!("{x:.1e}").replace(".0e", "e") } else { number(x) }
+}
+
 /// A series of points.
 pub struct Series<'a> {
     /// What it is.
@@ -123,6 +132,8 @@ pub struct Lines<'a> {
     pub series: &'a [Series<'a>],
     /// Where the bound is.
     pub bound: Option<f64>,
+    /// Whether what is below it grows by factors.
+    pub factors: bool,
 }
 
 /// A plot of lines, with a legend where there are several. Empty: there is nothing to show.
@@ -130,7 +141,8 @@ pub fn lines(plot: &Lines<'_>) -> String {
     let (w, h) = (340.0, 210.0);
     let (left, right, top, bottom) = (52.0, w - 10.0, 10.0, h - 36.0);
     let points = || plot.series.iter().flat_map(|s| s.points.iter().copied()).filter(|p| p.0.is_finite() && p.1.is_finite());
-    let x_scale = Scale::of(points().map(|p| p.0));
+    let factors = plot.factors && points().all(|p| p.0 > 0.0);
+    let x_scale = if factors { Scale::Log } else { Scale::of(points().map(|p| p.0)) };
     let y_scale = match Scale::of(points().map(|p| p.1)) {
         Scale::Symmetric(_) => Scale::Linear,
         other => other,
@@ -193,17 +205,19 @@ fn grid(out: &mut String, x: &Axis, y: &Axis, [left, right, top, bottom]: [f64; 
     for tick in y.ticks() {
         let at = y.at(tick);
         let _ = write!(out, "<line class=\"grid\" x1=\"{left}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>");
-        let _ = write!(out, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", left - 5.0, at + 3.5, number(tick));
+        let _ = write!(out, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", left - 5.0, at + 3.5, self::tick(tick));
     }
     let mut free = f64::NEG_INFINITY;
     for tick in x.ticks() {
-        let (at, text) = (x.at(tick), number(tick));
+        let (at, text) = (x.at(tick), self::tick(tick));
         let half = 3.2 * text.chars().count() as f64;
+        // The last one stays within.
+        let middle = at.min(right + 10.0 - half);
         let _ = write!(out, "<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top}\" y2=\"{bottom}\"/>");
         // Numbers that would touch are left out.
-        if at - half > free {
-            let _ = write!(out, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>", bottom + 13.0);
-            free = at + half + 4.0;
+        if middle - half > free {
+            let _ = write!(out, "<text x=\"{middle:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>", bottom + 13.0);
+            free = middle + half + 4.0;
         }
     }
     let middle = (left + right) / 2.0;
@@ -279,7 +293,7 @@ pub struct Dot {
     pub good: bool,
 }
 
-/// Rows of dots over equal factors, each with the least of its bounds; nothing at all is at the left. Empty: there is nothing to show.
+/// Rows of dots over equal factors, each with its bound; nothing at all is at the left. Empty: there is nothing to show.
 pub fn dots(title: &str, x: &str, rows: &[(String, Vec<Dot>, Option<f64>)]) -> String {
     let (w, each, left, right) = (700.0, 19.0, 200.0, 690.0);
     let h = each * rows.len() as f64 + 44.0;
@@ -290,7 +304,7 @@ pub fn dots(title: &str, x: &str, rows: &[(String, Vec<Dot>, Option<f64>)]) -> S
     for tick in axis.ticks() {
         let at = axis.at(tick);
         let _ = write!(out, "<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"4\" y2=\"{bottom}\"/>");
-        let _ = write!(out, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>", bottom + 13.0, number(tick));
+        let _ = write!(out, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>", bottom + 13.0, self::tick(tick));
     }
     let _ = write!(out, "<text x=\"{left}\" y=\"{}\" text-anchor=\"middle\">0</text>", bottom + 13.0);
     for (i, (name, dots, bound)) in rows.iter().enumerate() {
@@ -355,6 +369,8 @@ mod tests {
         assert_eq!(axis(Scale::Symmetric(1.0), &[-100.0, 100.0]).map(|a| a.0.len()), Some(7));
         assert!(axis(Scale::Log, &[0.0]).is_none() && axis(Scale::Linear, &[f64::NAN]).is_none());
         assert_eq!(axis(Scale::Linear, &[3.0]).map(|a| a.1), Some(50.0));
+        assert_eq!(axis(Scale::Linear, &[0.0]).map(|a| a.0), Some(vec![0.0, 0.5, 1.0]));
+        assert_eq!([0.0, 1e-16, 2.5e5, 4000.0].map(tick), ["0", "1e-16", "2.5e5", "4000"]);
         assert!(decades(1e-30, 1e30, 6).len() <= 7);
     }
 
@@ -362,7 +378,7 @@ mod tests {
     fn plots_hold_what_they_are_given() {
         let points = [(1.0, 0.5), (2.0, f64::NAN), (4.0, 2.0)];
         let series = [Series { name: "a<b".into(), points: &points }, Series { name: "b".into(), points: &points[..1] }];
-        let plot = Lines { title: "t", x: "x", y: "y", series: &series, bound: Some(3.0) };
+        let plot = Lines { title: "t", x: "x", y: "y", series: &series, bound: Some(3.0), factors: true };
         let svg = lines(&plot);
         assert_eq!(svg.matches("<polyline").count(), 2);
         assert!(svg.contains("a&lt;b") && svg.contains("bound: 3") && !svg.contains("NaN"), "{svg}");

@@ -2,7 +2,7 @@
 
 use crate::{
     report::{Identity, Report, Test, Verdict},
-    summary::{count, sections, sentence, share, words},
+    summary::{count, percent, sections, sentence, words},
 };
 
 /// An adapter in a line: what it is called, how it is reached, its driver.
@@ -23,7 +23,7 @@ pub fn table(report: &Report) -> Vec<String> {
         let seconds: f64 = s.tests.iter().map(|t| t.seconds).sum();
         let worst = crate::summary::worst(s.tests.iter().copied()).map_or_else(String::new, |(test, name, m)| {
             let id = test.id.strip_prefix(s.name).map_or(test.id.as_str(), |id| id.trim_start_matches('/'));
-            format!("{id}: {} ({:.0} %)", words(name, m), 100.0 * share(m).unwrap_or(0.0).min(1e6))
+            format!("{id}: {}{}", words(name, m), percent(m))
         });
         rows.push([
             s.name.to_owned(),

@@ -1,11 +1,14 @@
 //! Runs conformance tests on the browser's GPU, and writes their report. The page puts it together: this worker may crash or hang.
 
+use std::sync::Arc;
+
 use js_sys::{Array, Uint8Array};
 use pleiad_conformance::{
-    embedded, expect, output,
+    expect, output,
     report::{Report, Settings},
     suite, wire,
 };
+use pleiad_models::{Bytes, Checkpoint};
 use pleiad_runtime::engine;
 use serde::Deserialize;
 use wasm_bindgen::{JsCast, JsValue};
@@ -16,7 +19,7 @@ use super::{
     serve::breathe,
     start::{Asked, post},
 };
-use crate::{link, scope};
+use crate::{js::words, link, scope};
 
 /// What is to be run.
 #[derive(Deserialize)]
@@ -31,18 +34,19 @@ pub async fn run(asked: &Asked) -> Result<(), String> {
     engine::set_breath(breathe);
     let wanted: Wanted =
         serde_json::from_str(&asked.options).map_err(|e| format!("what the page asks for cannot be read: {e}"))?;
-    match fetched(&asked.file.as_string().unwrap_or_default()).await {
-        Ok(model) => embedded::give(model),
-        // Tests of whole models say that it is not there.
-        Err(e) => web_sys::console::warn_1(&e),
-    }
+    // Without it tests of whole models say that it is not there.
+    let tiny = match fetched(&asked.file.as_string().unwrap_or_default()).await {
+        Ok(file) => Checkpoint::from_gguf_bytes("tiny (embedded)", Bytes::new(file)).map_err(|e| e.to_string()),
+        Err(e) => Err(words(&e)),
+    };
+    let tiny = tiny.map(Arc::new).inspect_err(|why| web_sys::console::warn_1(&why.into())).ok();
     let mut say = |line: &wire::Line| post(&link::object([(link::LINE, line.text().trim().into())]));
     let opened = match suite::adapters(&wanted.settings).await.first() {
         Some(adapter) => adapter.open(suite::device_options(&wanted.settings)).await.map_err(|e| e.to_string()),
         None => Err("this browser offers no GPU".to_owned()),
     };
     match opened {
-        Ok(gpu) => wire::serve(&gpu, &wanted.settings, &wanted.done, None, &mut say).await,
+        Ok(gpu) => wire::serve(&gpu, &wanted.settings, &wanted.done, tiny, None, &mut say).await,
         Err(why) => say(&wire::Line::Refused { why }),
     }
     Ok(())

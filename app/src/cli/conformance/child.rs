@@ -106,7 +106,7 @@ async fn test(place: Place, settings: &Settings, done: &[String], plant: Option<
         None => Err("it is not there any more".to_owned()),
     };
     match opened {
-        Ok(gpu) => wire::serve(&gpu, settings, done, plant, &mut say).await,
+        Ok(gpu) => wire::serve(&gpu, settings, done, None, plant, &mut say).await,
         Err(why) => say(&Line::Refused { why }),
     }
 }

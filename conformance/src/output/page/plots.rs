@@ -30,8 +30,8 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     if !errors.is_empty() {
         writeln!(
             out,
-            "<h3>Normalised mean square error by kernel</h3><figure><figcaption>A dot is a test; the dashed line is the least bound in \
-             the row. <span>Point at a dot to see which test it is.</span></figcaption>{errors}</figure>"
+            "<h3>Normalised mean square error by kernel</h3><figure><figcaption>A dot is a test; the dashed line is the bound of all \
+             in the row. <span>Point at a dot to see which test it is.</span></figcaption>{errors}</figure>"
         )?;
     }
     part(out, "Error over the length of a sum", &grouped(report, |section| section == "kernel"))?;
@@ -75,7 +75,7 @@ fn small(report: &Report, of: impl Fn(&str) -> bool) -> Vec<String> {
         let series = [Series { name: id.to_owned(), points: &m.curve }];
         // A bound far above all points would press them to the ground; the caption has it.
         let bound = m.most.filter(|most| *most <= 12.0 * m.value.abs());
-        let svg = lines(&Lines { title: id, x: "argument", y: &y, series: &series, bound });
+        let svg = lines(&Lines { title: id, x: "argument", y: &y, series: &series, bound, factors: false });
         figure(id, &words(name, m), &svg)
     };
     curves(report, of).into_iter().map(draw).filter(|f| !f.is_empty()).collect()
@@ -105,7 +105,11 @@ fn grouped(report: &Report, of: impl Fn(&str) -> bool) -> Vec<String> {
             _ => "K: terms of a sum",
         };
         let more = if series.len() > COLOURS { format!("{name}, {} tests", series.len()) } else { name };
-        figure(&head, &more, &lines(&Lines { title: &head, x, y: &y, series: &series, bound: None }))
+        figure(
+            &head,
+            &more,
+            &lines(&Lines { title: &head, x, y: &y, series: &series, bound: None, factors: section_of(&head) != "model" }),
+        )
     };
     groups.into_iter().map(draw).filter(|f| !f.is_empty()).collect()
 }
@@ -117,24 +121,21 @@ fn figure(title: &str, more: &str, svg: &str) -> String {
     format!("<figure><figcaption>{} <span>{}</span></figcaption>{svg}</figure>", escaped(title), escaped(more))
 }
 
-/// Errors of kernels and models, a row each.
+/// Errors of kernels and models: a row for each kernel and bound.
 fn errors(report: &Report) -> String {
     let mut rows: Vec<(String, Vec<Dot>, Option<f64>)> = Vec::new();
     for test in report.tests.iter().filter(|t| matches!(section_of(&t.id), "kernel" | "model")) {
         let Some(m) = test.measures.get("nmse").filter(|m| m.value.is_finite()) else { continue };
         let name = test.id.split('/').take(2).collect::<Vec<_>>().join("/");
         let dot = Dot { name: test.id.clone(), value: m.value, good: m.is_within() };
-        match rows.iter_mut().find(|(n, ..)| *n == name) {
-            Some((_, dots, bound)) => {
-                dots.push(dot);
-                *bound = match (*bound, m.most) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
-            }
+        match rows.iter_mut().find(|(n, _, bound)| *n == name && *bound == m.most) {
+            Some((_, dots, _)) => dots.push(dot),
             None => rows.push((name, vec![dot], m.most)),
         }
     }
+    // Rows of a kernel are beside each other.
+    let firsts: Vec<String> = rows.iter().map(|(name, ..)| name.clone()).collect();
+    rows.sort_by_key(|(name, ..)| firsts.iter().position(|first| first == name));
     dots("Normalised mean square error by kernel", "NMSE", &rows)
 }
 
