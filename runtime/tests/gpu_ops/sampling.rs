@@ -2,13 +2,15 @@
 
 use pleiad_runtime::{
     executor::{PlanId, Readback},
-    gpu::GpuExecutor,
     plan::{Act, Kind, Op, Rows},
     sampling::SamplingParams,
     step::StepState,
 };
 
-use crate::support::{Rng, Setup, all_places, bits};
+use crate::{
+    backend::DeviceExecutor,
+    support::{Rng, Setup, all_places, bits},
+};
 
 /// A setup that samples from `logits`.
 fn setup(name: String, logits: &[f32], params: &SamplingParams, end: &[u32]) -> Setup {
@@ -97,7 +99,7 @@ fn penalties() {
 }
 
 /// Logits of the next step, after the ones that it finds were used.
-async fn step(e: &mut GpuExecutor, plan: PlanId, act: Act, logits: &[f32]) -> (u32, StepState) {
+async fn step(e: &mut DeviceExecutor, plan: PlanId, act: Act, logits: &[f32]) -> (u32, StepState) {
     e.write_act(plan, act, &bits(logits)).unwrap();
     let ticket = e.submit(plan, 1, Readback { token: true, counters: false }).unwrap();
     let token = e.wait(ticket).await.unwrap().token;

@@ -1,6 +1,6 @@
 //! Models made of random weights, and both executors side by side.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use half::f16;
 use pleiad_models::{
@@ -12,11 +12,13 @@ use pleiad_runtime::{
     CacheFormat, Model,
     cpu::CpuExecutor,
     executor::{ExpertOptions, LoadOptions, PlanId, Readback, StepOutput},
-    gpu::{self, DeviceOptions, GpuDevice, GpuExecutor},
     model::LayerIds,
     plan::{Act, BankId, Kind, MatId, Op, Plan, Rows, VecId},
     step::{PAGE, StepState},
 };
+
+use crate::backend::{Device, DeviceExecutor};
+pub use crate::backend::{Place, all_places, places};
 
 /// A xorshift generator: the same numbers everywhere.
 pub struct Rng(u64);
@@ -319,7 +321,7 @@ impl Setup {
     }
 
     /// The outputs, by an adapter.
-    pub fn actual(&self, device: &Arc<GpuDevice>) -> (Vec<Vec<u32>>, StepOutput) {
+    pub fn actual(&self, device: &Arc<Device>) -> (Vec<Vec<u32>>, StepOutput) {
         pollster::block_on(async {
             let (mut e, plan) = self.prepare(device).await;
             let ticket = e.submit(plan, self.tokens, Readback { token: true, counters: true }).unwrap();
@@ -333,8 +335,8 @@ impl Setup {
     }
 
     /// The model on an adapter, ready for the step.
-    pub async fn prepare(&self, device: &Arc<GpuDevice>) -> (GpuExecutor, PlanId) {
-        let load = GpuExecutor::load(Arc::clone(device), self.model(), &self.options(), &mut |_, _| {}).await;
+    pub async fn prepare(&self, device: &Arc<Device>) -> (DeviceExecutor, PlanId) {
+        let load = DeviceExecutor::load(Arc::clone(device), self.model(), &self.options(), &mut |_, _| {}).await;
         let mut e = load.unwrap_or_else(|e| panic!("{}: {e}", self.name));
         if let Some((plan, kv, rows)) = self.history_plan() {
             let id = e.compile(&plan).unwrap_or_else(|e| panic!("{}: {e}", self.name));
@@ -408,43 +410,4 @@ fn worst(a: &[f32], b: &[f32]) -> String {
     let i = (0..a.len()).max_by(|&i, &j| key(i).total_cmp(&key(j))).unwrap_or(0);
     let off = (0..a.len()).filter(|&i| key(i) > 1e-3 * a[i].abs().max(1e-3)).count();
     format!("element {i} of {}: {} expected, {} found; {off} differ by more than 0.1 %", a.len(), a[i], b[i])
-}
-
-/// A device opened in one of the ways that tests use.
-#[derive(Clone)]
-pub struct Place {
-    pub name: String,
-    pub device: Arc<GpuDevice>,
-}
-
-/// Every adapter with all its features, and again with weights in small slabs. Says so by name if there is none.
-pub fn places(test: &str) -> Vec<Place> {
-    static ALL: OnceLock<Vec<Place>> = OnceLock::new();
-    let all = ALL.get_or_init(|| {
-        let mut all = Vec::new();
-        for adapter in pollster::block_on(gpu::enumerate()) {
-            let device = pollster::block_on(adapter.open(DeviceOptions::default())).unwrap();
-            let slabs = Arc::new(device.with_slabs(170 << 10));
-            all.push(Place { name: adapter.description.name.clone(), device });
-            all.push(Place { name: format!("{}, in slabs", adapter.description.name), device: slabs });
-        }
-        all
-    });
-    if all.is_empty() {
-        println!("SKIPPED {test}: no adapter (Mesa's lavapipe serves)");
-    }
-    all.clone()
-}
-
-/// [`places`], and every adapter with no more than any WebGPU device has and all checks: other variants of the kernels.
-pub fn all_places(test: &str) -> Vec<Place> {
-    static LEAST: OnceLock<Vec<Place>> = OnceLock::new();
-    let least = LEAST.get_or_init(|| {
-        let open = |adapter: gpu::GpuAdapter| {
-            let device = pollster::block_on(adapter.open(DeviceOptions { plain: true, checked: true })).unwrap();
-            Place { name: format!("{}, plain and checked", adapter.description.name), device }
-        };
-        pollster::block_on(gpu::enumerate()).into_iter().map(open).collect()
-    });
-    places(test).into_iter().chain(least.iter().cloned()).collect()
 }

@@ -1,4 +1,5 @@
 // What needs instructions that C++ has no word for. The emulation of the tests has functions of the same names.
+#ifndef EMULATED
 
 // 16 and 8 bytes of weights: read once a token, so they are not to push activations out of the first cache.
 __device__ __forceinline__ uint4 load_weights4(const u32* p) {
@@ -58,3 +59,4 @@ __device__ __forceinline__ void mma_s8_half(int (&c)[4], u32 a0, u32 a1, u32 b0)
         : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a0), "r"(a1), "r"(b0));
 }
+#endif
