@@ -8,6 +8,7 @@ use web_time::Instant;
 use super::{EngineInfo, EngineOptions, plans::Plans};
 use crate::{
     Error, Result,
+    cuda::{self, CudaExecutor},
     executor::{DeviceChoice, Executor, ExpertOptions, LoadOptions},
     experts::{budget::Needs, walk::Routing},
     gpu::{self, GpuDevice},
@@ -50,10 +51,10 @@ impl Loaded {
         &self.info
     }
 
-    /// The GPU that it runs on; `None`: the CPU.
+    /// The adapter that it runs on; `None`: the CPU, or CUDA.
     pub fn device(&self) -> Option<&Arc<GpuDevice>> {
         match &self.executor {
-            Executor::Cpu(_) => None,
+            Executor::Cpu(_) | Executor::Cuda(_) => None,
             Executor::Gpu(e) => Some(e.device()),
         }
     }
@@ -65,10 +66,11 @@ pub(crate) fn in_flight(executor: &Executor, asked: Option<usize>) -> usize {
     asked.unwrap_or(default).clamp(1, RING / 2)
 }
 
-/// The device that `choice` means: `None` is the CPU.
+/// The adapter that `choice` means: `None` is the CPU, or a device of CUDA's.
 pub async fn choose_device(choice: DeviceChoice) -> Result<Option<Arc<GpuDevice>>> {
     match choice {
-        DeviceChoice::Cpu => Ok(None),
+        // CUDA's devices are no adapters: see `cuda::open`.
+        DeviceChoice::Cpu | DeviceChoice::Cuda(_) => Ok(None),
         DeviceChoice::Auto => gpu::open_best().await,
         DeviceChoice::Wgpu(index) => gpu::open(index).await.map(Some),
     }
@@ -170,9 +172,15 @@ async fn start(
         None => (String::new(), "cpu"),
     };
     let mut plans = Plans::new(&model, options.activations, options.chunk);
-    let placed = match &device {
-        Some(device) => on_gpu(device, &model, &load, kernels.then_some(&mut plans), progress).await,
-        None => on_cpu(&model, &load).await,
+    let placed = match (&device, options.device) {
+        (Some(device), _) => on_gpu(device, &model, &load, kernels.then_some(&mut plans), progress).await,
+        (None, DeviceChoice::Cuda(index)) => {
+            let driver = cuda::open(index)?;
+            (name, backend) = (driver.info().name.clone(), "cuda");
+            let mut weights = |done, all| progress(Stage::Weights, done, all);
+            CudaExecutor::load(driver, Arc::clone(&model), &load, &mut weights).await.map(|e| Executor::Cuda(Box::new(e)))
+        }
+        (None, _) => on_cpu(&model, &load).await,
     };
     let executor = match placed {
         // A budget that is too small was asked for: it is for the user to say what then.

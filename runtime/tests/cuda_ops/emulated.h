@@ -299,12 +299,15 @@ static void mma_bf16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[
     const unsigned lane = emulation::current % 32;
     for (unsigned i = 0; i < 4; i++) {
         const unsigned row = lane / 4 + 8 * (i / 2), column = lane % 4 * 2 + i % 2;
+        // Tensor cores round once, at the end.
+        double sum = c[i];
         for (unsigned k = 0; k < 16; k++) {
             const unsigned from = k % 8 / 2, shift = 16 * (k % 2);
             const unsigned x = static_cast<unsigned>(all[row % 8 * 4 + from][row / 8 + 2 * (k / 8)] >> shift) << 16;
             const unsigned y = static_cast<unsigned>(all[column * 4 + from][4 + k / 8] >> shift) << 16;
-            c[i] += __uint_as_float(x) * __uint_as_float(y);
+            sum += static_cast<double>(__uint_as_float(x)) * __uint_as_float(y);
         }
+        c[i] = static_cast<float>(sum);
     }
 }
 

@@ -72,6 +72,11 @@ impl Emulator {
         self.buffers.lock().unwrap().len()
     }
 
+    /// Graphs made.
+    pub fn graphs(&self) -> usize {
+        self.graphs.lock().unwrap().len()
+    }
+
     fn text(variant: &Variant) -> String {
         let source = cuda::source(variant.kernel, &variant.defines).unwrap();
         let dynamic = format!("static __attribute__((aligned(16))) uint4 memory[{}];", SHARED / 16);

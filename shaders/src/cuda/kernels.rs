@@ -68,6 +68,13 @@ impl KernelInfo {
         defines.get("THREADS").and_then(|t| t.parse().ok()).unwrap_or(self.threads)
     }
 
+    /// Blocks of a multiprocessor that the compiler is to leave room for: few enough for 128 registers a thread, or 255 where eight
+    /// tokens keep their sums. Left alone it spills a register or two for the sake of more blocks.
+    pub fn blocks(&self, defines: &Defines) -> u32 {
+        let registers = if defines.get("TOKENS") == Some("8") { 2 } else { 1 };
+        (512 / registers / self.threads(defines)).max(1)
+    }
+
     /// Whether the kernel can be made with `defines`.
     pub fn check(&self, defines: &Defines) -> Result<(), ShaderError> {
         let wrong = |name: &str, value: &str| ShaderError::UnknownDefine {
@@ -143,14 +150,17 @@ fn matvec_variants() -> Vec<Defines> {
     let mut all = Vec::new();
     for format in FORMATS {
         for d in precisions(format) {
-            all.extend([shaped(&d, 2048, 2048, 1), shaped(&d, 163_840, 2048, 1), shaped(&d, 512, 2048, 8)]);
-            all.extend([shaped(&d.clone().flag("ADD"), 2048, 2048, 1), shaped(&gated(&d, format), 1408, 2048, 1)]);
+            all.extend([shaped(&d, 2048, 2048, 1), shaped(&gated(&d, format), 1408, 2048, 1)]);
         }
     }
-    // Short rows, rows that do not begin at multiples of 16 bytes, gates of another format, two and four tokens.
+    // Sums, many rows, several tokens; short rows, and activations that do not begin at multiples of 16 bytes.
+    for d in ["bf16", "f8_e4m3", "q4_k", "q6_k", "q8_0"].into_iter().flat_map(precisions) {
+        all.extend([shaped(&d.clone().flag("ADD"), 2048, 2048, 1), shaped(&d, 163_840, 2048, 1)]);
+        all.extend([2, 4, 8].map(|tokens| shaped(&d, 512, 2048, tokens)));
+    }
     for format in ["bf16", "f16", "f32", "q8_0"] {
         let d = Defines::new().set("FORMAT", format);
-        all.extend([shaped(&d, 512, 128, 1), shaped(&d, 512, 32, 1), shaped(&d, 64, 2048, 2), shaped(&d, 64, 2048, 4)]);
+        all.extend([shaped(&d, 512, 128, 1), shaped(&d, 512, 32, 1)]);
     }
     let mixed = [("q4_k", "q6_k"), ("q8_0", "q4_1"), ("f32", "bf16")];
     all.extend(mixed.map(|(up, gate)| shaped(&gated(&Defines::new().set("FORMAT", up), gate), 1408, 2048, 1)));
@@ -162,16 +172,17 @@ fn experts_variants() -> Vec<Defines> {
     for format in FORMATS {
         for d in precisions(format) {
             all.push(shaped(&gated(&d, format), 1408, 2048, 1));
-            all.push(shaped(&d, 2048, 1408, 1));
             all.push(shaped(&d.clone().flag("COMBINE").set("THREADS", 192), 2048, 1408, 1));
         }
     }
+    all.extend(["bf16", "q4_k", "q8_0"].into_iter().flat_map(precisions).map(|d| shaped(&d, 2048, 1408, 1)));
     all
 }
 
 fn tiles(add: bool) -> Vec<Defines> {
     let mut all = Vec::new();
-    for format in FORMATS {
+    // Experts have the same tiles.
+    for format in FORMATS.into_iter().filter(|f| add || ["bf16", "f8_e4m3", "q4_k", "q6_k"].contains(f)) {
         for d in precisions(format) {
             // Tiles are loaded element by element.
             let d = d.get("ACT_Q8").map_or_else(|| Defines::new().set("FORMAT", format), |_| d.clone());

@@ -44,10 +44,9 @@ pub fn source(kernel: &str, defines: &Defines) -> Result<String, ShaderError> {
     if defines.get("THREADS").is_none() {
         define("THREADS", &info.threads.to_string());
     }
-    define(
-        "KERNEL(name)",
-        "extern \"C\" __global__ void __launch_bounds__(THREADS) pleiad_##name(const __grid_constant__ Args a)",
-    );
+    define("BLOCKS", &info.blocks(defines).to_string());
+    let bounds = "__launch_bounds__(THREADS, BLOCKS)";
+    define("KERNEL(name)", &format!("extern \"C\" __global__ void {bounds} pleiad_##name(const __grid_constant__ Args a)"));
     let mut included = Vec::new();
     include(&mut text, "shared/base.cuh", &mut included)?;
     declare(&mut text, info);

@@ -31,8 +31,6 @@ const MATVEC_TOKENS: u32 = 8;
 
 /// A prepared launch.
 pub(crate) struct Dispatch {
-    /// The operation that it belongs to: an index into the plan's.
-    pub op: usize,
     pub function: Function,
     pub threads: u32,
     pub shared: u32,
@@ -255,7 +253,7 @@ impl Lowering<'_> {
                 function
             }
         };
-        self.dispatches.push(Dispatch { op: self.op, function, threads, shared, arguments, grid, case });
+        self.dispatches.push(Dispatch { function, threads, shared, arguments, grid, case });
         Ok(())
     }
 }
