@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result,
     cpu::CpuExecutor,
+    cuda::CudaExecutor,
     experts::{ExpertReport, trace::Routed, ways::WayChoice},
     gpu::{GpuDevice, GpuExecutor},
     model::Model,
@@ -47,6 +48,8 @@ pub enum DeviceChoice {
     Cpu,
     /// The adapter of that index; `None`: the best that is no software.
     Wgpu(Option<usize>),
+    /// The CUDA device of that index; `None`: the first.
+    Cuda(Option<usize>),
 }
 
 /// What a device needs to know to load a model.
@@ -180,6 +183,8 @@ pub enum Executor {
     Cpu(Box<CpuExecutor>),
     /// A GPU through wgpu.
     Gpu(Box<GpuExecutor>),
+    /// A GPU through CUDA.
+    Cuda(Box<CudaExecutor>),
 }
 
 impl Executor {
@@ -201,6 +206,7 @@ impl Executor {
         match self {
             Self::Cpu(e) => plans.iter().map(|plan| e.compile(plan)).collect(),
             Self::Gpu(e) => e.prepare(plans, progress).await,
+            Self::Cuda(e) => plans.iter().map(|plan| e.compile(plan)).collect(),
         }
     }
 
@@ -209,6 +215,7 @@ impl Executor {
         match self {
             Self::Cpu(e) => e.compile(plan),
             Self::Gpu(e) => e.compile(plan),
+            Self::Cuda(e) => e.compile(plan),
         }
     }
 
@@ -217,6 +224,7 @@ impl Executor {
         match self {
             Self::Cpu(e) => e.write_step(step, pages),
             Self::Gpu(e) => e.write_step(step, pages),
+            Self::Cuda(e) => e.write_step(step, pages),
         }
     }
 
@@ -225,6 +233,7 @@ impl Executor {
         match self {
             Self::Cpu(e) => e.write_pages(pages),
             Self::Gpu(e) => e.write_pages(pages),
+            Self::Cuda(e) => e.write_pages(pages),
         }
     }
 
@@ -233,6 +242,7 @@ impl Executor {
         match self {
             Self::Cpu(e) => e.write_ids(ids),
             Self::Gpu(e) => e.write_ids(ids),
+            Self::Cuda(e) => e.write_ids(ids),
         }
     }
 
@@ -241,6 +251,7 @@ impl Executor {
         match self {
             Self::Cpu(e) => e.write_vector(id, values),
             Self::Gpu(e) => e.write_vector(id, values),
+            Self::Cuda(e) => e.write_vector(id, values),
         }
     }
 
@@ -249,6 +260,7 @@ impl Executor {
         match self {
             Self::Cpu(e) => e.submit(plan, tokens, readback),
             Self::Gpu(e) => e.submit(plan, tokens, readback),
+            Self::Cuda(e) => e.submit(plan, tokens, readback),
         }
     }
 
@@ -257,6 +269,7 @@ impl Executor {
         match self {
             Self::Cpu(e) => e.wait(ticket),
             Self::Gpu(e) => e.wait(ticket).await,
+            Self::Cuda(e) => e.wait(ticket).await,
         }
     }
 
@@ -265,6 +278,7 @@ impl Executor {
         match self {
             Self::Cpu(e) => Ok(e.read_act(plan, act, rows)),
             Self::Gpu(e) => e.read_act(plan, act, rows).await,
+            Self::Cuda(e) => e.read_act(plan, act, rows).await,
         }
     }
 
@@ -273,6 +287,7 @@ impl Executor {
         match self {
             Self::Cpu(e) => e.reset_counters(),
             Self::Gpu(e) => e.reset_counters(),
+            Self::Cuda(e) => e.reset_counters(),
         }
     }
 
@@ -281,6 +296,7 @@ impl Executor {
         match self {
             Self::Cpu(_) => None,
             Self::Gpu(e) => Some(e.experts()),
+            Self::Cuda(e) => Some(e.experts()),
         }
     }
 
@@ -289,13 +305,14 @@ impl Executor {
         match self {
             Self::Cpu(_) => Ok(Vec::new()),
             Self::Gpu(e) => e.resident().await,
+            Self::Cuda(e) => Ok(e.resident()),
         }
     }
 
     /// Keeps what was learnt about the use of experts for the next start.
     pub fn save_profile(&self) -> Result<()> {
         match self {
-            Self::Cpu(_) => Ok(()),
+            Self::Cpu(_) | Self::Cuda(_) => Ok(()),
             Self::Gpu(e) => e.save_profile(),
         }
     }
@@ -305,6 +322,7 @@ impl Executor {
         match self {
             Self::Cpu(e) => e.stats(),
             Self::Gpu(e) => e.stats(),
+            Self::Cuda(e) => e.stats(),
         }
     }
 }

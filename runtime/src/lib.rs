@@ -6,13 +6,14 @@
 //! | [`forward`] | the family's forward pass, written once, recording a [`plan::Plan`] |
 //! | [`plan`] | the device operations |
 //! | [`twins`] | each operation's plain Rust twin: the oracle of every kernel |
-//! | [`cpu`], [`gpu`] | the backends |
+//! | [`cpu`], [`gpu`], [`cuda`] | the backends |
 //! | [`step`], [`q8`], [`rope`], [`sampling`], [`pages`] | what backends must agree on |
 //! | [`executor`] | one interface over the backends |
 //! | [`eval`] | logits and routing of given token ids |
 //! | [`engine`] | sessions, prefix reuse, generation as a stream of events |
 
 pub mod cpu;
+pub mod cuda;
 pub mod engine;
 pub mod error;
 pub mod eval;

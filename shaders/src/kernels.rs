@@ -32,7 +32,7 @@ impl Define {
         }
     }
 
-    fn accepts(self, value: &str) -> bool {
+    pub(crate) fn accepts(self, value: &str) -> bool {
         let number = || value.parse::<u32>().ok();
         match self {
             Self::Flag(_) => value == "1",
@@ -42,7 +42,7 @@ impl Define {
         }
     }
 
-    fn required(self) -> bool {
+    pub(crate) fn required(self) -> bool {
         match self {
             Self::Flag(_) => false,
             Self::Format(name) => name == "FORMAT",
@@ -57,7 +57,7 @@ pub(crate) const FORMATS: [&str; 17] = [
     "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "iq4_nl", "iq4_xs", "mxfp4", "f32", "f16",
     "bf16", "f8_e4m3",
 ];
-const FLOATS: [&str; 4] = ["f32", "f16", "bf16", "f8_e4m3"];
+pub(crate) const FLOATS: [&str; 4] = ["f32", "f16", "bf16", "f8_e4m3"];
 /// Formats whose weights have minima.
 const MINIMA: [&str; 5] = ["q4_1", "q5_1", "q2_k", "q4_k", "q5_k"];
 /// Formats with a scale for every 16 weights.

@@ -1,10 +1,11 @@
-//! What the GPU runs: WGSL kernels, their variants and bindings.
+//! What the GPU runs: WGSL kernels, their variants and bindings; CUDA kernels in [`cuda`].
 //!
 //! A kernel is a file of `wgsl/`; [`source`] preprocesses it with [`Defines`], [`reflect`] tells what to bind, by
 //! name. [`KERNELS`] lists the kernels and their defines, [`params`] has their uniform structs, [`shape`] chooses
 //! workgroups and tiles and says how many workgroups to dispatch.
 #![warn(missing_docs)]
 
+pub mod cuda;
 mod files;
 mod kernels;
 pub mod params;
@@ -57,6 +58,14 @@ pub enum ShaderError {
         line: usize,
         /// What is wrong.
         message: String,
+    },
+    /// An argument of a kernel that is missing, of another size, or unknown.
+    #[error("kernel `{kernel}`: argument `{name}` is missing or wrong")]
+    Argument {
+        /// The kernel.
+        kernel: String,
+        /// The argument.
+        name: String,
     },
     /// WGSL that naga refuses.
     #[error("{message}")]

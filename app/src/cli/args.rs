@@ -165,7 +165,10 @@ impl DeviceArgs {
             Device::Auto => DeviceChoice::Auto,
             Device::Cpu => DeviceChoice::Cpu,
             Device::Wgpu(index) => DeviceChoice::Wgpu(index),
-            Device::Cuda(_) => bail!("--device cuda: this program was built without the cuda feature; try --device wgpu"),
+            Device::Cuda(_) if !cfg!(feature = "cuda") => {
+                bail!("--device cuda: this program was built without the cuda feature; try --device wgpu")
+            }
+            Device::Cuda(index) => DeviceChoice::Cuda(index),
         })
     }
 

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use pleiad_runtime::{
     cpu::kernels::{Cpu, Isa},
+    cuda::{self, DeviceInfo},
     gpu::{AdapterChoice, AdapterDescription, adapters::kind_name, enumerate, pick},
 };
 use serde::Serialize;
@@ -24,6 +25,25 @@ struct Devices {
     auto: String,
     cpu: CpuLine,
     adapters: Vec<AdapterLine>,
+    cuda: CudaLines,
+}
+
+/// The devices of the CUDA backend.
+#[derive(Serialize)]
+struct CudaLines {
+    devices: Vec<CudaLine>,
+    /// Why there are none.
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct CudaLine {
+    /// For `--device`.
+    device: String,
+    name: String,
+    architecture: String,
+    processors: u32,
+    memory: u64,
 }
 
 #[derive(Serialize)]
@@ -72,9 +92,23 @@ pub fn run(args: &DevicesArgs) -> Result<()> {
     let chosen = pollster::block_on(pick(AdapterChoice::Auto))?.map(|a| a.description.index);
     let auto = chosen.map_or_else(|| "cpu".to_owned(), |i| format!("wgpu:{i}"));
     let adapters = found.iter().map(|a| adapter_line(&a.description, chosen)).collect();
-    let all = Devices { auto, cpu: cpu_line(), adapters };
+    let all = Devices { auto, cpu: cpu_line(), adapters, cuda: cuda_lines() };
     let mut out = Stream::stdout();
     if args.json { out.json(&all) } else { print(&mut out, &all) }
+}
+
+fn cuda_lines() -> CudaLines {
+    let line = |(i, d): (usize, DeviceInfo)| CudaLine {
+        device: format!("cuda:{i}"),
+        name: d.name,
+        architecture: d.architecture,
+        processors: d.processors,
+        memory: d.memory,
+    };
+    match cuda::devices() {
+        Ok(all) => CudaLines { devices: all.into_iter().enumerate().map(line).collect(), error: None },
+        Err(e) => CudaLines { devices: Vec::new(), error: Some(e.to_string()) },
+    }
 }
 
 fn cpu_line() -> CpuLine {
@@ -156,6 +190,14 @@ fn print(out: &mut Stream, all: &Devices) -> Result<()> {
         if let Some(why) = &a.why_not {
             out.dim_line(&format!("         not chosen by itself: {why}"))?;
         }
+    }
+    for d in &all.cuda.devices {
+        out.line(&format!("{:<8} {}", d.device, d.name))?;
+        let memory = size(d.memory);
+        out.line(&format!("         CUDA, {}, {} multiprocessors, {memory}", d.architecture, d.processors))?;
+    }
+    if let Some(why) = all.cuda.error.as_ref().filter(|_| cfg!(feature = "cuda")) {
+        out.dim_line(&format!("cuda     not available: {why}"))?;
     }
     if all.adapters.is_empty() {
         out.dim_line("         no GPU was found (Vulkan, Metal, Direct3D 12)")?;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use pleiad_models::Checkpoint;
 use pleiad_runtime::{
     Activations, DeviceChoice, Engine, EngineOptions, Model,
+    cuda::{self, CudaExecutor},
     engine::{choose_device, load},
     executor::{Executor, ExpertOptions, LoadOptions},
 };
@@ -75,6 +76,14 @@ pub fn executor(checkpoint: &Checkpoint, args: &DeviceArgs, positions: usize, ch
         },
     };
     let mut bar = Bar::new("Loading", Unit::Bytes, quiet);
+    if let DeviceChoice::Cuda(index) = choice {
+        let driver = cuda::open(index)?;
+        let device = driver.info().name.clone();
+        let load = CudaExecutor::load(driver, Arc::clone(&model), &options, &mut |d, t| bar.set(d, t));
+        let executor = Executor::Cuda(Box::new(pollster::block_on(load)?));
+        bar.clear();
+        return Ok(Bare { executor, model, device, activations: args.activations() });
+    }
     let mut load_on =
         |device| pollster::block_on(Executor::load(device, Arc::clone(&model), &options, &mut |d, t| bar.set(d, t)));
     let auto = choice == DeviceChoice::Auto;

@@ -40,6 +40,7 @@ pub fn device(text: &str) -> Result<DeviceChoice, String> {
         ("" | "auto", None) => Ok(DeviceChoice::Auto),
         ("cpu", None) => Ok(DeviceChoice::Cpu),
         ("wgpu", index) => Ok(DeviceChoice::Wgpu(index)),
+        ("cuda", index) if cfg!(feature = "cuda") => Ok(DeviceChoice::Cuda(index)),
         ("cuda", _) => Err("This program was built without CUDA; choose a GPU by its graphics interface instead".into()),
         _ => Err(format!("\u{201c}{text}\u{201d} is no device; there are auto, cpu, wgpu and wgpu:N")),
     }

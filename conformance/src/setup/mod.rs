@@ -212,7 +212,8 @@ impl Setup {
         })
     }
 
-    fn options(&self) -> LoadOptions {
+    /// How the model is loaded.
+    pub fn options(&self) -> LoadOptions {
         LoadOptions {
             positions: self.positions,
             max_context: self.positions,
@@ -222,12 +223,13 @@ impl Setup {
         }
     }
 
-    fn pages(&self) -> Vec<u32> {
+    /// Its page table: pages in no order.
+    pub fn pages(&self) -> Vec<u32> {
         Rng::new(77).permutation(self.positions.div_ceil(PAGE))
     }
 
-    /// The plan that appends `history` to the cache.
-    fn history_plan(&self) -> Option<(Plan, Act, usize)> {
+    /// The plan that appends `history` to the cache, what it reads, and how many rows.
+    pub fn history_plan(&self) -> Option<(Plan, Act, usize)> {
         let width = self.config.attention.cache_width();
         let rows = self.history.len() / width;
         if rows == 0 {
@@ -327,7 +329,8 @@ impl Setup {
         Ok(())
     }
 
-    fn rows(&self, act: Act) -> usize {
+    /// Rows of an activation.
+    pub fn rows(&self, act: Act) -> usize {
         match self.plan.decl(act).rows {
             Rows::Tokens => self.tokens,
             Rows::One => 1,

@@ -8,6 +8,7 @@ use web_time::Instant;
 use super::{EngineInfo, EngineOptions, drafting, plans::Plans};
 use crate::{
     Error, Result,
+    cuda::{self, CudaExecutor},
     executor::{DeviceChoice, Executor, ExpertOptions, LoadOptions},
     experts::{budget::Needs, walk::Routing},
     gpu::{self, GpuDevice},
@@ -50,10 +51,10 @@ impl Loaded {
         &self.info
     }
 
-    /// The GPU that it runs on; `None`: the CPU.
+    /// The adapter that it runs on; `None`: the CPU, or CUDA.
     pub fn device(&self) -> Option<&Arc<GpuDevice>> {
         match &self.executor {
-            Executor::Cpu(_) => None,
+            Executor::Cpu(_) | Executor::Cuda(_) => None,
             Executor::Gpu(e) => Some(e.device()),
         }
     }
@@ -65,10 +66,11 @@ pub(crate) fn in_flight(executor: &Executor, asked: Option<usize>) -> usize {
     asked.unwrap_or(default).clamp(1, RING / 2)
 }
 
-/// The device that `choice` means: `None` is the CPU.
+/// The adapter that `choice` means: `None` is the CPU, or a device of CUDA's.
 pub async fn choose_device(choice: DeviceChoice) -> Result<Option<Arc<GpuDevice>>> {
     match choice {
-        DeviceChoice::Cpu => Ok(None),
+        // CUDA's devices are no adapters: see `cuda::open`.
+        DeviceChoice::Cpu | DeviceChoice::Cuda(_) => Ok(None),
         DeviceChoice::Auto => gpu::open_best().await,
         DeviceChoice::Wgpu(index) => gpu::open(index).await.map(Some),
     }
@@ -143,7 +145,12 @@ async fn start(
         return Err(Error::Limit { what: "--draft, in tokens".into(), needed: draft as u64, limit: MAX_DRAFT as u64 });
     }
     let positions = options.positions.unwrap_or(2 * context).max(context).next_multiple_of(PAGE);
-    let mut model = match options.draft {
+    // Its backend makes no drafts yet.
+    let draft = if matches!(options.device, DeviceChoice::Cuda(_)) { Some(0) } else { options.draft };
+    if draft == Some(0) && options.draft.is_some_and(|k| k > 0) {
+        return Err(Error::Invalid("--draft: the CUDA backend makes no drafts".into()));
+    }
+    let mut model = match draft {
         Some(0) => Model::new(&checkpoint.config, &checkpoint.weights),
         _ => Model::with_mtp(&checkpoint.config, &checkpoint.weights),
     };
@@ -175,10 +182,16 @@ async fn start(
         Some(d) => (d.name(), "wgpu"),
         None => (String::new(), "cpu"),
     };
-    let mut plans = Plans::new(&model, options.activations, options.chunk, drafting::numbers(options.draft));
-    let placed = match &device {
-        Some(device) => on_gpu(device, &model, &load, kernels.then_some(&mut plans), progress).await,
-        None => on_cpu(&model, &load).await,
+    let mut plans = Plans::new(&model, options.activations, options.chunk, drafting::numbers(draft));
+    let placed = match (&device, options.device) {
+        (Some(device), _) => on_gpu(device, &model, &load, kernels.then_some(&mut plans), progress).await,
+        (None, DeviceChoice::Cuda(index)) => {
+            let driver = cuda::open(index)?;
+            (name, backend) = (driver.info().name.clone(), "cuda");
+            let mut weights = |done, all| progress(Stage::Weights, done, all);
+            CudaExecutor::load(driver, Arc::clone(&model), &load, &mut weights).await.map(|e| Executor::Cuda(Box::new(e)))
+        }
+        (None, _) => on_cpu(&model, &load).await,
     };
     let executor = match placed {
         // A budget that is too small was asked for: it is for the user to say what then.

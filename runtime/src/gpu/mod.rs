@@ -25,7 +25,7 @@ mod browser;
 pub mod device;
 mod errors;
 pub mod exec;
-mod lower;
+pub(crate) mod lower;
 mod misses;
 mod pipelines;
 mod plan;

@@ -86,7 +86,7 @@ fn steps_with_drafts_are_those_of_the_twins() {
                 twin.write_step(&c.setup.step, &[0, 1, 2, 3]);
                 twin.write_ids(&c.setup.ids);
                 pollster::block_on(async {
-                    let (mut gpu, plan) = c.setup.prepare(&place.device).await;
+                    let (mut gpu, plan) = c.setup.prepare(&place.device).await.unwrap();
                     let mut due = c.setup.ids[1..].to_vec();
                     for (n, (right, end)) in
                         [(k, false), (0, false), (1, false), (k - 1, true), (0, false)].into_iter().enumerate()

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failure is a failed test; a skipped part is printed")]
 
 mod attention;
+mod backend;
 mod dense;
 mod drafts;
 mod experts;

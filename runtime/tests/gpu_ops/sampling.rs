@@ -2,13 +2,15 @@
 
 use pleiad_runtime::{
     executor::{PlanId, Readback},
-    gpu::GpuExecutor,
     plan::{Act, Kind, Op, Rows},
     sampling::SamplingParams,
     step::StepState,
 };
 
-use crate::support::{Check as _, Rng, Setup, all_places, bits};
+use crate::{
+    backend::{DeviceExecutor, prepare},
+    support::{Check as _, Rng, Setup, all_places, bits},
+};
 
 /// A setup that samples from `logits`.
 fn setup(name: String, logits: &[f32], params: &SamplingParams, end: &[u32]) -> Setup {
@@ -97,7 +99,7 @@ fn penalties() {
 }
 
 /// Logits of the next step, after the ones that it finds were used.
-async fn step(e: &mut GpuExecutor, plan: PlanId, act: Act, logits: &[f32]) -> (u32, StepState) {
+async fn step(e: &mut DeviceExecutor, plan: PlanId, act: Act, logits: &[f32]) -> (u32, StepState) {
     e.write_act(plan, act, &bits(logits)).unwrap();
     let ticket = e.submit(plan, 1, Readback { token: true, counters: false }).unwrap();
     let token = e.wait(ticket).await.unwrap().token;
@@ -113,7 +115,7 @@ fn a_step_prepares_the_next_and_an_end_token_stops() {
     s.step.pos = 20;
     for place in all_places("a_step_prepares_the_next_and_an_end_token_stops") {
         pollster::block_on(async {
-            let (mut e, plan) = s.prepare(&place.device).await.unwrap();
+            let (mut e, plan) = prepare(&s, &place.device).await.unwrap();
             let act = s.inputs[0].0;
             let mut twin = s.step;
             for id in [3, 4, 3, 11] {

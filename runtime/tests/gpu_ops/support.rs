@@ -1,20 +1,19 @@
-//! Both executors side by side, on every adapter.
+//! Both executors side by side, on every device that the tests are for.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 pub use pleiad_conformance::setup::{Rng, Setup, bits, config, floats, moe, nmse, small_attention, tensor};
-use pleiad_runtime::{
-    executor::StepOutput,
-    gpu::{self, DeviceOptions, GpuDevice},
-    plan::Kind,
-};
+use pleiad_runtime::{executor::StepOutput, plan::Kind};
+
+use crate::backend::{Device, actual};
+pub use crate::backend::{Place, all_places, places};
 
 /// Runs on adapters, and compares.
 pub trait Check {
     /// The outputs, by the twins.
     fn twin(&self) -> (Vec<Vec<u32>>, StepOutput);
     /// The outputs, by an adapter.
-    fn on(&self, device: &Arc<GpuDevice>) -> (Vec<Vec<u32>>, StepOutput);
+    fn on(&self, device: &Arc<Device>) -> (Vec<Vec<u32>>, StepOutput);
     /// Runs on every adapter; f32 and Q8 outputs must agree with the twins' within `bound` (NMSE), ids exactly.
     fn check(&self, places: &[Place], bound: f64);
 }
@@ -24,9 +23,8 @@ impl Check for Setup {
         self.expected().unwrap_or_else(|e| panic!("{}: {e}", self.name))
     }
 
-    fn on(&self, device: &Arc<GpuDevice>) -> (Vec<Vec<u32>>, StepOutput) {
-        let mut all = pollster::block_on(self.actual(device, 1)).unwrap_or_else(|e| panic!("{}: {e}", self.name));
-        all.remove(0)
+    fn on(&self, device: &Arc<Device>) -> (Vec<Vec<u32>>, StepOutput) {
+        pollster::block_on(actual(self, device)).unwrap_or_else(|e| panic!("{}: {e}", self.name))
     }
 
     fn check(&self, places: &[Place], bound: f64) {
@@ -53,43 +51,4 @@ fn worst(a: &[f32], b: &[f32]) -> String {
     let i = (0..a.len()).max_by(|&i, &j| key(i).total_cmp(&key(j))).unwrap_or(0);
     let off = (0..a.len()).filter(|&i| key(i) > 1e-3 * a[i].abs().max(1e-3)).count();
     format!("element {i} of {}: {} expected, {} found; {off} differ by more than 0.1 %", a.len(), a[i], b[i])
-}
-
-/// A device opened in one of the ways that tests use.
-#[derive(Clone)]
-pub struct Place {
-    pub name: String,
-    pub device: Arc<GpuDevice>,
-}
-
-/// Every adapter with all its features, and again with weights in small slabs. Says so by name if there is none.
-pub fn places(test: &str) -> Vec<Place> {
-    static ALL: OnceLock<Vec<Place>> = OnceLock::new();
-    let all = ALL.get_or_init(|| {
-        let mut all = Vec::new();
-        for adapter in pollster::block_on(gpu::enumerate()) {
-            let device = pollster::block_on(adapter.open(DeviceOptions::default())).unwrap();
-            let slabs = Arc::new(device.with_slabs(170 << 10));
-            all.push(Place { name: adapter.description.name.clone(), device });
-            all.push(Place { name: format!("{}, in slabs", adapter.description.name), device: slabs });
-        }
-        all
-    });
-    if all.is_empty() {
-        println!("SKIPPED {test}: no adapter (Mesa's lavapipe serves)");
-    }
-    all.clone()
-}
-
-/// [`places`], and every adapter with no more than any WebGPU device has and all checks: other variants of the kernels.
-pub fn all_places(test: &str) -> Vec<Place> {
-    static LEAST: OnceLock<Vec<Place>> = OnceLock::new();
-    let least = LEAST.get_or_init(|| {
-        let open = |adapter: gpu::GpuAdapter| {
-            let device = pollster::block_on(adapter.open(DeviceOptions { plain: true, checked: true })).unwrap();
-            Place { name: format!("{}, plain and checked", adapter.description.name), device }
-        };
-        pollster::block_on(gpu::enumerate()).into_iter().map(open).collect()
-    });
-    places(test).into_iter().chain(least.iter().cloned()).collect()
 }

@@ -78,7 +78,7 @@ impl Worker {
         match &self.executor {
             // Nothing is freed by being dropped there, and the CPU might not hold the model.
             Executor::Gpu(gpu) if cfg!(target_arch = "wasm32") => gpu.device().destroy(),
-            Executor::Gpu(_) => self.move_to_cpu().await?,
+            Executor::Gpu(_) | Executor::Cuda(_) => self.move_to_cpu().await?,
             Executor::Cpu(_) => {}
         }
         Ok(())
@@ -94,7 +94,7 @@ impl Worker {
 
     /// Loads the model on the CPU, if it is not there.
     async fn move_to_cpu(&mut self) -> Result<()> {
-        if matches!(self.executor, Executor::Gpu(_)) {
+        if !matches!(self.executor, Executor::Cpu(_)) {
             cpu_may(&self.model, &self.load, cfg!(target_arch = "wasm32"))?;
             self.executor = Executor::load(None, Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?;
         }

@@ -1,0 +1,122 @@
+//! What the CUDA backend asks of a device. NVIDIA's driver is one implementation; the tests have others, which need no GPU.
+
+use std::sync::Arc;
+
+use pleiad_shaders::Defines;
+
+use crate::error::Result;
+
+/// What a device is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Its name.
+    pub name: String,
+    /// Its architecture, as compilers call it: `sm_90`.
+    pub architecture: String,
+    /// Streaming multiprocessors.
+    pub processors: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Most bytes of shared memory of a block.
+    pub shared: u32,
+}
+
+/// A kernel's name and defines.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Variant {
+    /// The name.
+    pub kernel: &'static str,
+    /// Its defines.
+    pub defines: Defines,
+}
+
+/// A variant that the device has loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Function(pub usize);
+
+/// A kernel's launch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// What runs.
+    pub function: Function,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
+    /// The kernel's argument: see [`pleiad_shaders::cuda::arguments`].
+    pub arguments: Arc<[u8]>,
+}
+
+/// Launches that were captured, to be replayed as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Graph(pub usize);
+
+/// Copies to the host that are under way.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fetch(pub u64);
+
+/// A device with one stream: what is asked of it happens in order.
+///
+/// Every method may fail with the driver's error; none panics on what a driver does.
+pub trait Driver: Send + Sync {
+    /// What it is.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Bytes of memory that are free, where the driver tells.
+    fn free_memory(&self) -> Option<u64>;
+
+    /// Makes a buffer of `bytes` bytes of zeros; `what` names it in errors. Addresses are multiples of 256.
+    fn allocate(&self, what: &str, bytes: u64) -> Result<u64>;
+
+    /// Gives a buffer back, once what uses it is done.
+    fn release(&self, address: u64);
+
+    /// Writes to a buffer; `data` may be reused at once.
+    fn write(&self, address: u64, data: &[u8]) -> Result<()>;
+
+    /// Loads a variant.
+    fn function(&self, variant: &Variant) -> Result<Function>;
+
+    /// Starts a kernel.
+    fn launch(&self, launch: &Launch) -> Result<()>;
+
+    /// Makes one graph of launches.
+    fn capture(&self, launches: &[Launch]) -> Result<Graph>;
+
+    /// Starts a graph.
+    fn replay(&self, graph: Graph) -> Result<()>;
+
+    /// Starts copying these spans (address, bytes) to the host.
+    fn fetch(&self, spans: &[(u64, usize)]) -> Result<Fetch>;
+
+    /// Waits for copies: their bytes, one span after the other.
+    fn fetched(&self, fetch: Fetch) -> Result<Vec<u8>>;
+
+    /// Gives copies up.
+    fn forget(&self, fetch: Fetch);
+}
+
+/// A buffer on a device, given back when it is dropped.
+pub struct Memory {
+    driver: Arc<dyn Driver>,
+    /// Its address.
+    pub address: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+impl Memory {
+    /// A buffer of at least one byte.
+    pub fn new(driver: &Arc<dyn Driver>, what: &str, bytes: u64) -> Result<Self> {
+        let bytes = bytes.max(16).next_multiple_of(16);
+        Ok(Self { driver: Arc::clone(driver), address: driver.allocate(what, bytes)?, bytes })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.driver.release(self.address);
+    }
+}

@@ -1,0 +1,72 @@
+//! What the operations run on: the CUDA backend on an emulated device.
+
+use std::sync::Arc;
+
+use pleiad_conformance::setup::{Outputs, Setup, bits};
+use pleiad_runtime::{
+    Result,
+    cuda::Driver,
+    executor::{PlanId, Readback},
+    step::StepState,
+};
+
+pub use pleiad_runtime::cuda::CudaExecutor as DeviceExecutor;
+
+use crate::emulator::{Emulator, compiler};
+
+pub type Device = dyn Driver;
+
+/// A device that tests use.
+#[derive(Clone)]
+pub struct Place {
+    pub name: String,
+    pub device: Arc<Device>,
+}
+
+/// The emulated device. Says so by name if there is none.
+pub fn places(test: &str) -> Vec<Place> {
+    let Some(compiler) = compiler() else {
+        println!("SKIPPED {test}: no C++ compiler (g++ or clang++, on Linux)");
+        return Vec::new();
+    };
+    vec![Place { name: "emulated CUDA".into(), device: Arc::new(Emulator::new(compiler)) }]
+}
+
+/// [`places`]: there is one way to open it.
+pub fn all_places(test: &str) -> Vec<Place> {
+    places(test)
+}
+
+/// The model of a setup on a device, ready for its step.
+pub async fn prepare(setup: &Setup, device: &Arc<Device>) -> Result<(DeviceExecutor, PlanId)> {
+    let mut e = DeviceExecutor::load(Arc::clone(device), setup.model(), &setup.options(), &mut |_, _| {}).await?;
+    if let Some((plan, kv, rows)) = setup.history_plan() {
+        let id = e.compile(&plan)?;
+        e.write_step(&StepState { tokens: rows as u32, ..StepState::default() }, &setup.pages());
+        e.write_act(id, kv, &bits(&setup.history))?;
+        let ticket = e.submit(id, rows, Readback::default())?;
+        e.wait(ticket).await?;
+    }
+    let plan = e.compile(&setup.plan)?;
+    e.write_step(&setup.step, &setup.pages());
+    e.write_ids(&setup.ids);
+    for (a, data) in &setup.inputs {
+        e.write_act(plan, *a, &bits(data))?;
+    }
+    for (a, data) in &setup.id_inputs {
+        e.write_act(plan, *a, data)?;
+    }
+    Ok((e, plan))
+}
+
+/// The outputs of a setup, by a device.
+pub async fn actual(setup: &Setup, device: &Arc<Device>) -> Result<Outputs> {
+    let (mut e, plan) = prepare(setup, device).await?;
+    let ticket = e.submit(plan, setup.tokens, Readback { token: true, counters: true })?;
+    let out = e.wait(ticket).await?;
+    let mut all = Vec::with_capacity(setup.outputs.len());
+    for &a in &setup.outputs {
+        all.push(e.read_act(plan, a, setup.rows(a)).await?);
+    }
+    Ok((all, out))
+}
