@@ -17,7 +17,7 @@ use pleiad_runtime::{
 use crate::{
     backend::places,
     emulator::{Emulator, compiler},
-    support::{Rng, Setup, config, moe, nmse, small_attention, tensor},
+    support::{Check as _, Rng, Setup, config, moe, nmse, small_attention, tensor},
 };
 
 fn options(positions: usize) -> LoadOptions {
@@ -85,7 +85,7 @@ fn decoding_replays_one_graph() {
     let mut cpu = CpuExecutor::plain(Arc::clone(&model), &options(128)).unwrap();
     let record = |max_tokens| {
         let (output, activations, attention) = (Output::Token, Activations::F32, AttentionForm::Absorbed);
-        record(&model, Options { max_tokens, output, activations, attention })
+        record(&model, Options { max_tokens, output, activations, attention, speculation: None })
     };
     let (prompt, one) = (record(16), record(1));
     let plans = [cuda.compile(&prompt).unwrap(), cuda.compile(&one).unwrap()];
