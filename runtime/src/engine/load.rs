@@ -154,6 +154,13 @@ async fn start(
         Some(0) => Model::new(&checkpoint.config, &checkpoint.weights),
         _ => Model::with_mtp(&checkpoint.config, &checkpoint.weights),
     };
+    // A budget that does not hold the module as well is the model's, unless drafts were asked for.
+    if let (None, Some(budget)) = (options.draft, options.memory_budget) {
+        let needs = Needs::of(&model, positions, context, options.cache, options.activations, options.chunk);
+        if model.mtp.is_some() && needs.least() > budget {
+            model = model.without_mtp();
+        }
+    }
     if options.routing == Routing::Walk {
         model.add_biases();
     }
@@ -251,6 +258,28 @@ mod tests {
     #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
     use super::*;
+
+    #[test]
+    fn a_budget_without_room_for_the_module_is_the_models() {
+        let checkpoint = Checkpoint::tiny().unwrap();
+        let needs = |model: &Model| Needs::of(model, 512, 256, crate::CacheFormat::F16, crate::Activations::Q8, 16).least();
+        let least = needs(&Model::new(&checkpoint.config, &checkpoint.weights));
+        let with = needs(&Model::with_mtp(&checkpoint.config, &checkpoint.weights));
+        assert!(least < with);
+        for (budget, draft, module) in [(least, None, false), (with, None, true), (least, Some(1), true), (with, Some(0), false)]
+        {
+            let options = EngineOptions {
+                device: DeviceChoice::Cpu,
+                context: Some(256),
+                chunk: 16,
+                memory_budget: Some(budget),
+                draft,
+                ..EngineOptions::default()
+            };
+            let loaded = pollster::block_on(load(&checkpoint, options, &mut |_, _| {})).unwrap();
+            assert_eq!(loaded.model.mtp.is_some(), module, "{budget} of {with}, {draft:?}");
+        }
+    }
 
     #[test]
     fn the_cpu_takes_small_models_in_a_browser() {
