@@ -79,7 +79,8 @@ pub fn executor(checkpoint: &Checkpoint, args: &DeviceArgs, positions: usize, ch
     if let DeviceChoice::Cuda(index) = choice {
         let driver = cuda::open(index)?;
         let device = driver.info().name.clone();
-        let load = CudaExecutor::load(driver, Arc::clone(&model), &options, &mut |d, t| bar.set(d, t));
+        let mut progress = |d, t| bar.set(d, t);
+        let load = CudaExecutor::load(driver, Arc::clone(&model), &options, &mut progress);
         let executor = Executor::Cuda(Box::new(pollster::block_on(load)?));
         bar.clear();
         return Ok(Bare { executor, model, device, activations: args.activations() });

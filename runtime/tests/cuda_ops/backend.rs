@@ -1,11 +1,11 @@
-//! What the operations run on: the CUDA backend on an emulated device.
+//! What the operations run on: the CUDA backend on an emulated device, and on a real one where the feature `cuda` finds one.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pleiad_conformance::setup::{Outputs, Setup, bits};
 use pleiad_runtime::{
     Result,
-    cuda::Driver,
+    cuda::{self, Driver},
     executor::{PlanId, Readback},
     step::StepState,
 };
@@ -23,16 +23,19 @@ pub struct Place {
     pub device: Arc<Device>,
 }
 
-/// The emulated device. Says so by name if there is none.
+/// The emulated device, and the first real one. Says so by name if there is none.
 pub fn places(test: &str) -> Vec<Place> {
-    let Some(compiler) = compiler() else {
-        println!("SKIPPED {test}: no C++ compiler (g++ or clang++, on Linux)");
-        return Vec::new();
-    };
-    vec![Place { name: "emulated CUDA".into(), device: Arc::new(Emulator::new(compiler)) }]
+    static REAL: OnceLock<Option<Place>> = OnceLock::new();
+    let open = || cuda::open(None).ok().map(|device| Place { name: device.info().name.clone(), device });
+    let mut all: Vec<Place> = REAL.get_or_init(open).iter().cloned().collect();
+    match compiler() {
+        Some(compiler) => all.push(Place { name: "emulated CUDA".into(), device: Arc::new(Emulator::new(compiler)) }),
+        None => println!("SKIPPED {test} on an emulated device: no C++ compiler (g++ or clang++, on Linux)"),
+    }
+    all
 }
 
-/// [`places`]: there is one way to open it.
+/// [`places`]: there is one way to open them.
 pub fn all_places(test: &str) -> Vec<Place> {
     places(test)
 }
