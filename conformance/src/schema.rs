@@ -243,13 +243,14 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_found() {
+        type Change<'a> = &'a dyn Fn(&mut Value);
         let good = serde_json::to_value(full()).unwrap();
-        let wrong = |change: &dyn Fn(&mut Value)| {
+        let wrong = |change: Change<'_>| {
             let mut value = good.clone();
             change(&mut value);
             violations(&value)
         };
-        let cases: [(&dyn Fn(&mut Value), &str); 9] = [
+        let cases: [(Change<'_>, &str); 9] = [
             (&|v| v["schema"] = json!(2), "/schema"),
             (&|v| v["more"] = json!(1), "`more`"),
             (&|v| v["tests"][1]["verdict"] = json!("good"), "/tests/1/verdict"),

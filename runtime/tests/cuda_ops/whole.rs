@@ -57,7 +57,7 @@ fn the_embedded_model_agrees_with_the_twins() {
             (Activations::Q8, AttentionForm::Absorbed, 7),
         ] {
             let how = EvalOptions { chunk, activations, attention };
-            let mut run = |mut e: Executor| pollster::block_on(evaluate(&mut e, &model, how, &ids, &mut |_, _| {})).unwrap();
+            let run = |mut e: Executor| pollster::block_on(evaluate(&mut e, &model, how, &ids, &mut |_, _| {})).unwrap();
             let plain = run(Executor::Cpu(Box::new(CpuExecutor::plain(Arc::clone(&model), &options(64)).unwrap())));
             let cuda = run(Executor::Cuda(Box::new(on_cuda(Arc::clone(&place.device), &model, &options(64)).unwrap())));
             let error = nmse(&plain.logits, &cuda.logits);
@@ -92,8 +92,10 @@ fn decoding_replays_one_graph() {
     let twins = [cpu.compile(&prompt).unwrap(), cpu.compile(&one).unwrap()];
     let ids = ids(11, &model);
     let step = StepState { tokens: 11, counters_on: 1, ..StepState::default() };
-    (cuda.write_step(&step, &[1, 0]), cpu.write_step(&step, &[1, 0]));
-    (cuda.write_ids(&ids), cpu.write_ids(&ids));
+    cuda.write_step(&step, &[1, 0]);
+    cpu.write_step(&step, &[1, 0]);
+    cuda.write_ids(&ids);
+    cpu.write_ids(&ids);
     let token = Readback { token: true, counters: true };
     let mut tickets = Vec::new();
     let mut expected = Vec::new();

@@ -9,7 +9,7 @@ use pleiad_runtime::{
     step::StepState,
 };
 
-use crate::support::{Rng, Setup, all_places, bits, floats, places, tensor};
+use crate::support::{Check as _, Rng, Setup, all_places, bits, floats, places, tensor};
 
 const VOCAB: usize = 300;
 const TOKEN: Readback = Readback { token: true, counters: false };
