@@ -147,8 +147,11 @@ pub(super) fn add(cases: &mut Cases<'_>) {
                     (false, false) => &[Tier::Subgroup, Tier::Plain],
                 };
                 for gate in gates {
+                    // A gate of larger blocks needs rows of them.
+                    let (mut hidden, inner) = size;
+                    hidden = hidden.next_multiple_of(gate.block_len());
                     for &tier in tiers {
-                        product(cases, [gate, format, format], kind, tier, (tokens, most, size));
+                        product(cases, [gate, format, format], kind, tier, (tokens, most, (hidden, inner)));
                     }
                 }
             }

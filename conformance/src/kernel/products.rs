@@ -199,6 +199,14 @@ fn forms(format: Format) -> [Form; 4] {
     [Form::Plain, Form::Add, Form::Gated(format), Form::Gated(other(format))]
 }
 
+/// [`columns`] that suit a gate too.
+fn columns_of(format: Format, form: Form) -> (usize, usize) {
+    match form {
+        Form::Gated(gate) if gate.block_len() > format.block_len() => columns(gate),
+        _ => columns(format),
+    }
+}
+
 /// Forms that the short run leaves out: the same decoders are in what it keeps.
 fn left_out(format: Format, kind: Kind, form: Form) -> bool {
     let twice = format.is_quantised() && kind == Kind::F32;
@@ -213,7 +221,8 @@ fn matvec(cases: &mut Cases<'_>, format: Format, kind: Kind, n: usize) {
         if quick && left_out(format, kind, form) || f == 3 && format == other(format) {
             continue;
         }
-        let p = Product { form, ..one };
+        let (short, long) = columns_of(format, form);
+        let p = Product { form, cols: short, ..one };
         if !quick {
             p.add(cases, "matvec", Some(Tier::Plain));
         }
@@ -249,13 +258,14 @@ fn matvec(cases: &mut Cases<'_>, format: Format, kind: Kind, n: usize) {
 
 fn matmat(cases: &mut Cases<'_>, format: Format, kind: Kind, n: usize) {
     let quick = cases.settings.quick;
-    let (short, long) = columns(format);
+    let (short, _) = columns(format);
     let one = Product { format, form: Form::Plain, kind, rows: 77, cols: short, tokens: 17, most: 20, weights: Weights::Random };
     for (f, form) in forms(format).into_iter().enumerate() {
         if quick && (left_out(format, kind, form) || form == Form::Add) || f == 3 && format == other(format) {
             continue;
         }
-        let small = Product { form, ..one };
+        let (short, long) = columns_of(format, form);
+        let small = Product { form, cols: short, ..one };
         let wide = Product { rows: 130, cols: if quick { short } else { long }, tokens: 70, most: 70, ..small };
         if !quick || (n + f).is_multiple_of(2) {
             small.add(cases, "matmat", None);
