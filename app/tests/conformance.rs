@@ -273,6 +273,22 @@ fn reports_are_compared() {
 }
 
 #[test]
+fn the_reports_of_the_repository_are_as_published() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/reports");
+    let all = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let reports: Vec<PathBuf> = all.filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
+    assert!(reports.len() > 1);
+    for path in &reports {
+        let json: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        assert_eq!(schema::violations(&json), [""; 0], "{}", path.display());
+        assert!(read(path).tests.len() > 100, "{}", path.display());
+    }
+    let paths: Vec<&str> = reports.iter().map(|p| p.to_str().unwrap()).collect();
+    let matrix = pleiad(&[&["matrix"], &paths[..]].concat()).output().unwrap();
+    assert!(matrix.status.success() && text(&matrix.stdout).contains("| **kernel** |"));
+}
+
+#[test]
 fn wrong_usage_exits_with_2_and_broken_files_with_1() {
     let out = Scratch::new("usage");
     let broken = out.file("broken.json", "[{}]");
