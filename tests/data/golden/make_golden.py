@@ -232,6 +232,7 @@ CASES = {
         dict(
             SMALL,
             num_hidden_layers=2,
+            moe_intermediate_size=16,
             n_shared_experts=2,
             n_routed_experts=32,
             num_experts_per_tok=6,
@@ -259,6 +260,7 @@ CASES = {
         dict(
             SMALL,
             num_hidden_layers=2,
+            moe_intermediate_size=16,
             n_routed_experts=24,
             num_experts_per_tok=8,
             routed_scaling_factor=2.827,
