@@ -58,8 +58,11 @@ fn part(out: &mut String, title: &str, figures: &[String]) -> std::fmt::Result {
     Ok(())
 }
 
+/// A test, and the name of a measure of it that has a curve.
+type Curve<'a> = (&'a Test, &'a str, &'a Measure);
+
 /// Tests of some sections with their measures that have curves.
-fn curves<'a>(report: &'a Report, of: impl Fn(&str) -> bool) -> Vec<(&'a Test, &'a str, &'a Measure)> {
+fn curves(report: &Report, of: impl Fn(&str) -> bool) -> Vec<Curve<'_>> {
     let tests = report.tests.iter().filter(|t| of(section_of(&t.id)));
     tests.flat_map(|t| t.measures.iter().filter(|(_, m)| m.curve.len() > 1).map(move |(name, m)| (t, name.as_str(), m))).collect()
 }
@@ -70,7 +73,7 @@ fn beside(name: &str, m: &Measure) -> String {
 
 /// A plot for each curve.
 fn small(report: &Report, of: impl Fn(&str) -> bool) -> Vec<String> {
-    let draw = |(test, name, m): (&Test, &str, &Measure)| {
+    let draw = |(test, name, m): Curve<'_>| {
         let (id, y) = (test.id.as_str(), beside(name, m));
         let series = [Series { name: id.to_owned(), points: &m.curve }];
         // A bound far above all points would press them to the ground; the caption has it.
@@ -83,13 +86,13 @@ fn small(report: &Report, of: impl Fn(&str) -> bool) -> Vec<String> {
 
 /// A plot for each kernel, or whatever comes second in ids, with a line for each test.
 fn grouped(report: &Report, of: impl Fn(&str) -> bool) -> Vec<String> {
-    let mut groups: BTreeMap<(String, String), Vec<(&Test, &str, &Measure)>> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, String), Vec<Curve<'_>>> = BTreeMap::new();
     for (test, name, m) in curves(report, of) {
         let mut parts = test.id.split('/');
         let head = [parts.next(), parts.next()].into_iter().flatten().collect::<Vec<_>>().join("/");
         groups.entry((head, name.to_owned())).or_default().push((test, name, m));
     }
-    let draw = |((head, name), of): ((String, String), Vec<(&Test, &str, &Measure)>)| {
+    let draw = |((head, name), of): ((String, String), Vec<Curve<'_>>)| {
         let rest = |id: &str| id.strip_prefix(&head).map_or(id, |r| r.trim_start_matches('/')).to_owned();
         let series: Vec<Series<'_>> = of
             .iter()
