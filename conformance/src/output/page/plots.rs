@@ -58,7 +58,7 @@ fn part(out: &mut String, title: &str, figures: &[String]) -> std::fmt::Result {
     Ok(())
 }
 
-/// A measure that has a curve: its test, its name.
+/// A test, and the name of a measure of it that has a curve.
 type Curve<'a> = (&'a Test, &'a str, &'a Measure);
 
 /// Tests of some sections with their measures that have curves.
