@@ -104,8 +104,10 @@ fn decoding_replays_one_graph() {
     let twins = [cpu.compile(&prompt).unwrap(), cpu.compile(&one).unwrap()];
     let ids = ids(11, &model);
     let step = StepState { tokens: 11, counters_on: 1, ..StepState::default() };
-    (cuda.write_step(&step, &[1, 0]), cpu.write_step(&step, &[1, 0]));
-    (cuda.write_ids(&ids), cpu.write_ids(&ids));
+    cuda.write_step(&step, &[1, 0]);
+    cpu.write_step(&step, &[1, 0]);
+    cuda.write_ids(&ids);
+    cpu.write_ids(&ids);
     let token = Readback { token: true, counters: true };
     let mut tickets = Vec::new();
     let mut expected = Vec::new();
