@@ -3,7 +3,7 @@
 //!
 //! NVRTC needs no GPU. It is taken from the folder that `PLEIAD_NVRTC` names, or from `target/nvrtc`, where `cargo xtask test` puts
 //! it; without it the test says that it was skipped.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failed unwrap is a failed test; a skipped one is printed")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a failure is a failed test; figures and skips are printed")]
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},

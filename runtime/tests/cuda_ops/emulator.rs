@@ -4,7 +4,7 @@ use std::{
     alloc::{Layout, alloc, dealloc},
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::{Arc, Mutex},
 };
@@ -106,7 +106,7 @@ impl Emulator {
         Arc::clone(all.get_or_insert_default().entry(hash).or_insert_with(|| Arc::new(Loaded { library })))
     }
 
-    fn build(&self, variant: &Variant, text: &str, library: &PathBuf) {
+    fn build(&self, variant: &Variant, text: &str, library: &Path) {
         let unique = format!("{:?}", std::thread::current().id()).replace(|c: char| !c.is_alphanumeric(), "");
         let place = library.with_extension(format!("{}.{unique}", std::process::id()));
         let (source, made) = (place.with_added_extension("cpp"), place.with_added_extension("so"));

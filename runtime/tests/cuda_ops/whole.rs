@@ -60,10 +60,22 @@ fn the_embedded_model_agrees_with_the_twins() {
             let run = |mut e: Executor| pollster::block_on(evaluate(&mut e, &model, how, &ids, &mut |_, _| {})).unwrap();
             let plain = run(Executor::Cpu(Box::new(CpuExecutor::plain(Arc::clone(&model), &options(64)).unwrap())));
             let cuda = run(Executor::Cuda(Box::new(on_cuda(Arc::clone(&place.device), &model, &options(64)).unwrap())));
-            let error = nmse(&plain.logits, &cuda.logits);
-            // With q8 a difference in the last bit can move a value across the boundary between two steps.
-            let bound = if activations == Activations::F32 { 1e-7 } else { 2e-4 };
-            assert!(error < bound, "{how:?} on {}: NMSE {error:e}, the bound is {bound:e}", place.name);
+            let fast = run(Executor::Cpu(Box::new(CpuExecutor::load(Arc::clone(&model), &options(64)).unwrap())));
+            let vocab = model.config.vocab_size;
+            // With q8 a difference in the last bit can move a value across the boundary between two steps, and a token to another
+            // expert: not every row is close, on the processor's fast path either, but more than half of them are.
+            let errors = |e: &pleiad_runtime::eval::Evaluation| {
+                let rows = plain.logits.chunks(vocab).zip(e.logits.chunks(vocab));
+                let mut all: Vec<f64> = rows.map(|(a, b)| nmse(a, b)).collect();
+                all.sort_by(f64::total_cmp);
+                (all[all.len() / 2], all[all.len() - 1])
+            };
+            let ((middle, worst), cpu) = (errors(&cuda), errors(&fast));
+            let case = format!("{how:?} on {}: NMSE of rows {middle:e}, {worst:e} at most; fast CPU path {cpu:?}", place.name);
+            println!("{case}");
+            let bound =
+                if activations == Activations::F32 { (1e-7, 1e-7) } else { (1e-3f64.max(4.0 * cpu.0), 0.1f64.max(4.0 * cpu.1)) };
+            assert!(middle < bound.0 && worst < bound.1, "{case}; the bounds are {bound:?}");
             if activations == Activations::F32 {
                 let chosen = |e: &pleiad_runtime::eval::Evaluation| e.routing.values().map(|r| r.0.clone()).collect::<Vec<_>>();
                 assert_eq!(chosen(&plain), chosen(&cuda), "{how:?} on {}: routing", place.name);
