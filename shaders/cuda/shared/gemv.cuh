@@ -50,7 +50,7 @@ __device__ __forceinline__ void products(
 }
 #else
 // Pieces of 8 weights that a lane reads ahead.
-const int AHEAD = RPT * TOKENS > 8 ? 2 : 4;
+const int AHEAD = TOKENS >= 4 ? 1 : 4;
 
 template <class W>
 __device__ __forceinline__ void add_piece(

@@ -58,7 +58,7 @@ pub struct KernelInfo {
     pub defines: &'static [Define],
     /// Threads of a block, unless `THREADS` says otherwise.
     pub threads: u32,
-    /// Whether decoding spends its time in it: no register may be spilt.
+    /// Whether decoding spends its time in it: see [`KernelInfo::is_hot`].
     pub hot: bool,
 }
 
@@ -68,10 +68,15 @@ impl KernelInfo {
         defines.get("THREADS").and_then(|t| t.parse().ok()).unwrap_or(self.threads)
     }
 
-    /// Blocks of a multiprocessor that the compiler is to leave room for: few enough for 128 registers a thread, or 255 where eight
-    /// tokens keep their sums. Left alone it spills a register or two for the sake of more blocks.
+    /// Whether decoding spends its time in the variant. Eight tokens are a short chunk of a prompt.
+    pub fn is_hot(&self, defines: &Defines) -> bool {
+        self.hot && defines.get("TOKENS") != Some("8")
+    }
+
+    /// Blocks of a multiprocessor that the compiler is to leave room for: few enough for 128 registers a thread, or 255 where four or
+    /// eight tokens keep their sums. Left alone it spills a register or two for the sake of more blocks.
     pub fn blocks(&self, defines: &Defines) -> u32 {
-        let registers = if defines.get("TOKENS") == Some("8") { 2 } else { 1 };
+        let registers = if matches!(defines.get("TOKENS"), Some("4" | "8")) { 2 } else { 1 };
         (512 / registers / self.threads(defines)).max(1)
     }
 
