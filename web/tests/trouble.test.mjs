@@ -1,4 +1,4 @@
-// What goes wrong on people's machines: too little memory, no WebGPU, a device that is lost.
+// What differs between people's machines, and goes wrong on them: too little memory, drafts, no WebGPU, a device that is lost.
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
@@ -34,6 +34,14 @@ test('on a GPU', { timeout: 600_000 }, async (t) => {
       assert.equal(answer.text, MLA.text);
       assert.ok(answer.hitRate > 0.2 && answer.hitRate < 1, `hit rate ${answer.hitRate}`);
       await app.picture('budget');
+      app.clean();
+    });
+    await t.test('drafts change nothing but the number of steps', async (t) => {
+      await app.goto(`${site.url}?device=wgpu:0&temp=0&draft=1`);
+      const answer = await app.ask(MLA.question);
+      t.diagnostic(`${answer.acceptedTokens} of ${answer.draftedTokens} drafts were right, ${answer.tokens} tokens`);
+      assert.equal(answer.text, MLA.text);
+      assert.ok(answer.draftedTokens > 0 && answer.acceptedTokens > answer.draftedTokens / 2, JSON.stringify(answer.data));
       app.clean();
     });
     await t.test('a budget that is too small is refused in words', async () => {

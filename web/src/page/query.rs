@@ -1,7 +1,7 @@
 //! What the address of the page says: how models are loaded this time, and how answers are made in the conversation that it
 //! begins with.
 //!
-//! `?device=cpu&budget=30MiB&ctx=512`, `?model=URL`, `?temp=0&top_k=40&top_p=0.9&min_p=0.05&seed=7&tokens=100&system=TEXT`.
+//! `?device=cpu&budget=30MiB&ctx=512&draft=1`, `?model=URL`, `?temp=0&top_k=40&top_p=0.9&min_p=0.05&seed=7&tokens=100&system=TEXT`.
 
 use std::{fmt::Display, str::FromStr};
 
@@ -39,11 +39,14 @@ impl Query {
         let device = said(field, "device", &mut complaints, |text| options::device(text).map(|_| text.to_owned()));
         let budget = said(field, "budget", &mut complaints, |text| sizes::parse(text, 1));
         let context = said(field, "ctx", &mut complaints, number::<usize>);
-        let load = (device.is_some() || budget.is_some() || context.is_some()).then(|| -> LoadChange {
+        let draft = said(field, "draft", &mut complaints, number::<usize>);
+        let any = device.is_some() || budget.is_some() || context.is_some() || draft.is_some();
+        let load = any.then(|| -> LoadChange {
             Box::new(move |settings: &mut LoadSettings| {
                 settings.device = device.unwrap_or_else(|| std::mem::take(&mut settings.device));
                 settings.memory_budget = budget.or(settings.memory_budget);
                 settings.context = context.or(settings.context);
+                settings.draft = draft.or(settings.draft);
             })
         });
         let mut setup = Setup::default();

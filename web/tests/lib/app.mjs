@@ -283,6 +283,8 @@ function readArticles() {
     decodeSeconds: number(a.dataset.decodeSeconds),
     tokensPerSecond: number(a.dataset.tokensPerSecond),
     hitRate: number(a.dataset.hitRate),
+    draftedTokens: number(a.dataset.draftedTokens),
+    acceptedTokens: number(a.dataset.acceptedTokens),
     stop: a.dataset.stop,
     rating: a.dataset.rating,
     data: { ...a.dataset },

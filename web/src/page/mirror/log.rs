@@ -133,6 +133,10 @@ fn fill(element: &Element, chat: &Chat, message: &Message) {
             set(element, "data-tokens", &stats.generated_tokens.to_string());
             set(element, "data-prefill-seconds", &stats.prefill_seconds.to_string());
             set(element, "data-decode-seconds", &stats.decode_seconds.to_string());
+            if stats.drafted > 0 {
+                set(element, "data-drafted-tokens", &stats.drafted.to_string());
+                set(element, "data-accepted-tokens", &stats.accepted.to_string());
+            }
         }
         if let Some(speed) = answer.tokens_per_second() {
             set(element, "data-tokens-per-second", &speed.to_string());
