@@ -4,6 +4,7 @@
 //! choose each. Bounds are of NMSE; where a result is exact in any order of summation, nothing may differ.
 
 mod attention;
+mod drafts;
 mod experts;
 mod growth;
 mod products;
@@ -31,6 +32,7 @@ pub(crate) fn add(cases: &mut Cases<'_>) {
     attention::add(cases);
     experts::add(cases);
     sampling::add(cases);
+    drafts::add(cases);
     slots::add(cases);
 }
 
