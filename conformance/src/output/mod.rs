@@ -27,14 +27,6 @@ pub fn json(report: &Report) -> String {
     text.replacen("\n  \"tests\": []", &format!("\n  \"tests\": [\n{}\n  ]", lines.join(",\n")), 1) + "\n"
 }
 
-/// A report without what only plots need.
-#[must_use]
-pub fn without_curves(report: &Report) -> Report {
-    let mut bare = report.clone();
-    bare.tests.iter_mut().flat_map(|t| t.measures.values_mut()).for_each(|m| m.curve.clear());
-    bare
-}
-
 /// What files about an adapter are called: its backend and name in letters, digits and hyphens.
 pub fn file_stem(identity: &Identity, strict: bool) -> String {
     let mut stem = String::new();
@@ -165,7 +157,6 @@ pub(crate) mod tests {
         }
         let empty = Report { tests: Vec::new(), ..report.clone() };
         assert_eq!(serde_json::from_str::<Report>(&json(&empty)).unwrap(), empty);
-        assert!(without_curves(&report).tests.iter().flat_map(|t| t.measures.values()).all(|m| m.curve.is_empty()));
     }
 
     #[test]

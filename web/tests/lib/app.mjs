@@ -163,13 +163,6 @@ export class App {
     await this.until('an empty log', () => document.querySelectorAll('#pleiad-log article').length, (n) => n === 0, 15_000);
   }
 
-  /// Types into what has the app's own focus.
-  async type(text) {
-    await this.frames();
-    await this.page.keyboard.type(text);
-    await this.frames();
-  }
-
   /// Lets the app draw a few times.
   frames(count = 3) {
     return this.page.evaluate(async (n) => {
@@ -200,14 +193,6 @@ export class App {
   /// Times of the page's long tasks since the last call, in milliseconds.
   longTasks() {
     return this.page.evaluate(() => globalThis.longTasks.splice(0));
-  }
-
-  /// Clicks into the app, at a point of the page.
-  async click(x, y) {
-    await this.page.mouse.move(x, y);
-    await this.frames();
-    await this.page.mouse.click(x, y);
-    await this.frames();
   }
 
   /// Chooses a file in the browser's dialog, which a command of the app opens.
