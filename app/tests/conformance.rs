@@ -295,6 +295,9 @@ fn the_reports_of_the_repository_are_as_published() {
         assert!(read(path).tests.len() > 100, "{}", path.display());
     }
     let paths: Vec<&str> = reports.iter().map(|p| p.to_str().unwrap()).collect();
+    // They are brief: nothing more is to be left out.
+    let brief: Report = serde_json::from_slice(&pleiad(&["brief", paths[0]]).output().unwrap().stdout).unwrap();
+    assert_eq!(brief, read(&reports[0]));
     let matrix = pleiad(&[&["matrix"], &paths[..]].concat()).output().unwrap();
     assert!(matrix.status.success() && text(&matrix.stdout).contains("| **kernel** |"));
 }

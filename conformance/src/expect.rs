@@ -20,12 +20,13 @@
 //! | `vendor_id`, `device_id` | PCI ids, as numbers; left out: any |
 //! | `backend` | as a report names it: `Vulkan`, `BrowserWebGpu`, ...; left out: any |
 //! | `driver` | versions `from` (itself included) and `below` (itself not), each may be left out; the version is the first number with dots behind the text `name` in what the driver tells |
+//! | `quick` | true or false: in the quick form only, or in the long one only; left out: in both |
 //! | `verdict` | `fail` (if left out), `crash` or `timeout`: another one is not as declared |
 //! | `reason` | why |
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Identity, Report, Verdict};
+use crate::report::{Report, Verdict};
 
 /// What ships with the program.
 const BUILT_IN: &str = include_str!("../expected.json");
@@ -51,6 +52,9 @@ pub struct Expectation {
     /// Versions of the driver.
     #[serde(default)]
     pub driver: Option<Versions>,
+    /// In the quick form only, or in the long one only: a rare argument may need the long one to be met.
+    #[serde(default)]
+    pub quick: Option<bool>,
     /// How it fails.
     #[serde(default = "fail")]
     pub verdict: Verdict,
@@ -125,7 +129,7 @@ pub fn built_in() -> Result<Vec<Expectation>, Error> {
 
 /// Judges a report's tests by what was declared.
 pub fn apply(report: &mut Report, expected: &[Expectation]) {
-    let here: Vec<&Expectation> = expected.iter().filter(|e| e.is_about(&report.identity)).collect();
+    let here: Vec<&Expectation> = expected.iter().filter(|e| e.is_about(report)).collect();
     for test in &mut report.tests {
         let of: Vec<_> = here.iter().filter(|e| matches(&e.test, &test.id)).collect();
         if let Some(e) = of.iter().find(|e| e.verdict == test.verdict) {
@@ -140,9 +144,11 @@ pub fn apply(report: &mut Report, expected: &[Expectation]) {
 }
 
 impl Expectation {
-    fn is_about(&self, identity: &Identity) -> bool {
+    fn is_about(&self, report: &Report) -> bool {
+        let identity = &report.identity;
         let same = |wanted: &str, is: &str| wanted.is_empty() || wanted.eq_ignore_ascii_case(is);
-        identity.name.to_lowercase().contains(&self.adapter.to_lowercase())
+        self.quick.is_none_or(|quick| quick == report.settings.quick)
+            && identity.name.to_lowercase().contains(&self.adapter.to_lowercase())
             && self.vendor_id.is_none_or(|id| id == identity.vendor_id)
             && self.device_id.is_none_or(|id| id == identity.device_id)
             && same(&self.backend, &identity.backend)
@@ -187,7 +193,7 @@ mod tests {
     #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
     use super::*;
-    use crate::report::{Settings, Test};
+    use crate::report::{Identity, Settings, Test};
 
     #[test]
     fn what_ships_can_be_read() {
@@ -258,9 +264,11 @@ mod tests {
             r#"[{"test":"a/*","backend":"Gl","reason":"r"}]"#,
             r#"[{"test":"a/*","driver":{"below":"22.3"},"reason":"r"}]"#,
             r#"[{"test":"a/*","vendor_id":1,"reason":"r"}]"#,
+            r#"[{"test":"a/*","quick":true,"reason":"r"}]"#,
         ] {
             assert_eq!(judged(elsewhere, Verdict::Fail).0, Verdict::Fail, "{elsewhere}");
         }
+        assert_eq!(judged(r#"[{"test":"a/*","quick":false,"reason":"r"}]"#, Verdict::Fail).0, Verdict::ExpectedFail);
         let crash = r#"[{"test":"a/x/1","verdict":"crash","reason":"r"}]"#;
         assert_eq!(judged(crash, Verdict::Crash).0, Verdict::ExpectedFail);
     }

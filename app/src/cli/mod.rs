@@ -92,6 +92,7 @@ Examples:
   pleiad conformance --only kernel/matvec --only speed
   pleiad conformance diff before.json after.json
   pleiad conformance matrix reports/*.json
+  pleiad conformance brief report.json --out small.json
 
 Exit codes: 0 every test ended as it should, 1 some did not, 2 wrong usage.")]
     Conformance(Box<conformance::ConformanceArgs>),

@@ -5,8 +5,10 @@
 //! | [`text`] | a table for a terminal |
 //! | [`junit`] | JUnit XML |
 //! | [`page`] | a page that needs nothing else: identity, plots, all tests |
+//! | [`brief`] | less of a report, to be kept |
 //! | `plot` | its plots, as SVG |
 
+pub mod brief;
 pub mod junit;
 pub mod page;
 mod plot;

@@ -1,4 +1,4 @@
-//! `pleiad conformance diff` and `pleiad conformance matrix`.
+//! `pleiad conformance diff`, `matrix` and `brief`.
 
 use std::{
     fs,
@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use pleiad_conformance::{
     compare::{diff as diffs, matrix as matrices},
+    output::{self, brief as briefs},
     report::{Report, SCHEMA},
 };
 
@@ -38,6 +39,16 @@ pub struct MatrixArgs {
     reports: Vec<PathBuf>,
     /// Write a page with all tests instead of printing Markdown
     #[arg(long, value_name = "FILE.html")]
+    out: Option<PathBuf>,
+}
+
+/// Arguments of `pleiad conformance brief`.
+#[derive(Args, Clone, Debug)]
+pub struct BriefArgs {
+    /// A report's JSON
+    report: PathBuf,
+    /// Write it there instead of printing it
+    #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
 }
 
@@ -77,5 +88,16 @@ pub fn matrix(args: &MatrixArgs) -> Result<()> {
     match &args.out {
         Some(path) => write_file(path, |file| Ok(file.write_all(matrices::html(&reports).as_bytes())?)),
         None => Ok(Stream::stdout().text(&matrices::markdown(&reports))?),
+    }
+}
+
+/// Runs `pleiad conformance brief`.
+pub fn brief(args: &BriefArgs) -> Result<()> {
+    let mut report = read(&args.report)?;
+    briefs::brief(&mut report);
+    let text = output::json(&report);
+    match &args.out {
+        Some(path) => write_file(path, |file| Ok(file.write_all(text.as_bytes())?)),
+        None => Ok(Stream::stdout().text(&text)?),
     }
 }

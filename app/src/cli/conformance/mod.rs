@@ -5,7 +5,7 @@
 //! | `child` | the process that meets a driver: lists adapters, or runs the suite on one |
 //! | `process` | such a process, as its parent sees it |
 //! | `drive` | a run on one adapter, over crashes, hangs and interruptions |
-//! | `compare` | `diff` and `matrix` |
+//! | `compare` | `diff`, `matrix` and `brief` |
 
 mod child;
 mod compare;
@@ -54,6 +54,8 @@ enum Sub {
     Diff(compare::DiffArgs),
     /// Reports side by side, as Markdown or as a page
     Matrix(compare::MatrixArgs),
+    /// A report made small, to be kept: verdicts, and the numbers near their bounds
+    Brief(compare::BriefArgs),
     /// The JSON schema of reports
     Schema,
     /// Runs in a process of its own, for the command itself
@@ -85,7 +87,7 @@ struct SuiteArgs {
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = parse_seconds)]
     timeout: Duration,
     /// Expected failures, beside those that are built in (repeatable): a JSON list of objects with `test` (an id; * stands for any
-    /// text), `adapter`, `vendor_id`, `device_id`, `backend`, `driver` {`name`, `from`, `below`}, `verdict` and `reason`
+    /// text), `adapter`, `vendor_id`, `device_id`, `backend`, `driver` {`name`, `from`, `below`}, `quick`, `verdict` and `reason`
     #[arg(long, value_name = "FILE")]
     expect: Vec<PathBuf>,
     /// Print the reports as a JSON list
@@ -130,6 +132,7 @@ pub fn run(args: &ConformanceArgs) -> Result<()> {
         None => test(&args.suite),
         Some(Sub::Diff(args)) => compare::diff(args),
         Some(Sub::Matrix(args)) => compare::matrix(args),
+        Some(Sub::Brief(args)) => compare::brief(args),
         Some(Sub::Schema) => Ok(Stream::stdout().text(schema::TEXT)?),
         Some(Sub::Child) => child::run(),
     }
