@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 use pleiad_models::Checkpoint;
 use pleiad_runtime::{Error, gpu::GpuDevice};
 
-use crate::report::{Measure, Settings, Test, Verdict};
+use crate::{
+    report::{Measure, Settings, Test, Verdict},
+    summary::number,
+};
 
 /// What a test is given.
 #[derive(Clone)]
@@ -144,14 +147,14 @@ impl Outcome {
         if verdict == Verdict::Fail {
             all.extend(self.beyond().map(|(name, m)| {
                 let bound = match (m.most, m.least) {
-                    (Some(most), _) if m.value.is_nan() || m.value > most => format!("at most {most:e}"),
-                    (_, Some(least)) => format!("at least {least:e}"),
-                    (Some(most), None) => format!("at most {most:e}"),
+                    (Some(most), _) if m.value.is_nan() || m.value > most => format!("at most {}", number(most)),
+                    (_, Some(least)) => format!("at least {}", number(least)),
+                    (Some(most), None) => format!("at most {}", number(most)),
                     (None, None) => "a number".into(),
                 };
                 let unit = if m.unit.is_empty() { String::new() } else { format!(" {}", m.unit) };
                 let at = if m.at.is_empty() { String::new() } else { format!(" at {}", m.at) };
-                format!("{name} {:e}{unit}{at}: {bound} allowed", m.value)
+                format!("{name} {}{unit}{at}: {bound} allowed", number(m.value))
             }));
         }
         all.extend(self.words.iter().cloned());
@@ -215,7 +218,7 @@ mod tests {
         assert_eq!((good.verdict(), good.told(Verdict::Pass)), (Verdict::Pass, "fine".to_owned()));
         let bad = Outcome::info().with("worst", Measure::new(7.0, "ulp").most(2.5).at("0x3f800000"));
         assert_eq!(bad.verdict(), Verdict::Fail);
-        assert_eq!(bad.told(Verdict::Fail), "worst 7e0 ulp at 0x3f800000: at most 2.5e0 allowed");
+        assert_eq!(bad.told(Verdict::Fail), "worst 7 ulp at 0x3f800000: at most 2.5 allowed");
         let nan = Outcome::new().with("nmse", Measure::new(f64::NAN, "").most(1.0));
         assert_eq!(nan.verdict(), Verdict::Fail);
         assert_eq!(Outcome::new().expect(false, || "no".into()).told(Verdict::Fail), "no");

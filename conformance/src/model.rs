@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use pleiad_models::config::{Moe, Scoring};
+use pleiad_models::config::{GroupScore, Moe, Scoring};
 use pleiad_runtime::{
     Activations, CacheFormat, Model,
     cpu::CpuExecutor,
@@ -215,6 +215,7 @@ struct Experts {
     changed: usize,
     all_sets: usize,
     sets: usize,
+    /// The largest, of the first layers to differ.
     margin: f64,
     at: String,
 }
@@ -223,6 +224,9 @@ impl Experts {
     fn compare(model: &Model, twins: &Runner, found: &Found) -> Self {
         let mut total = Self::default();
         let Some(moe) = &model.config.moe else { return total };
+        // Where a tie has fallen to the other side, the layers above it read other rows: only the first layer of a position to
+        // differ is judged by its margin.
+        let mut differs = vec![false; twins.done];
         for (i, &(layer, ..)) in twins.recorded.routers.iter().enumerate() {
             let bias = match model.layers.get(layer).map(|l| &l.ffn) {
                 Some(FfnIds::Moe { bias: Some(b), .. }) => model.vec(*b).to_vec(),
@@ -233,11 +237,15 @@ impl Experts {
             for (t, ((logits, wanted), got)) in rows.enumerate() {
                 total.all += moe.top_k;
                 total.all_sets += 1;
-                total.sets += usize::from(wanted != got);
+                if wanted == got {
+                    continue;
+                }
+                total.sets += 1;
+                let first = differs.get_mut(t).is_some_and(|d| !std::mem::replace(d, true));
                 for &wrong in got.iter().filter(|e| !wanted.contains(e)) {
                     total.changed += 1;
                     let margin = lead(moe, logits, &bias, wanted, got, wrong as usize);
-                    if margin > total.margin {
+                    if first && margin > total.margin {
                         (total.margin, total.at) = (margin, format!("layer {layer}, position {t}: {got:?}, not {wanted:?}"));
                     }
                 }
@@ -247,7 +255,8 @@ impl Experts {
     }
 }
 
-/// By how much the twins' choice was better than `wrong`: of its score, or where its group was not chosen, of its group's.
+/// By how much the twins' choice was better than `wrong`: of its score, or where its group was not chosen, of its group's. A group
+/// that is judged by two experts may be off by what both are off, so half of its lead counts.
 fn lead(moe: &Moe, logits: &[f32], bias: &[f32], wanted: &[u32], got: &[u32], wrong: usize) -> f64 {
     if wrong >= moe.num_experts {
         return f64::INFINITY;
@@ -268,7 +277,8 @@ fn lead(moe: &Moe, logits: &[f32], bias: &[f32], wanted: &[u32], got: &[u32], wr
     let kept = &order[..moe.top_k_groups.clamp(1, order.len())];
     if moe.num_groups > 1 && !kept.contains(&(wrong / size)) {
         let least = kept.iter().map(|&g| groups[g]).fold(f32::MAX, f32::min);
-        return f64::from(least - groups[wrong / size]);
+        let summed = if moe.group_score == GroupScore::TopTwo && size > 1 { 2.0 } else { 1.0 };
+        return f64::from(least - groups[wrong / size]) / summed;
     }
     let missed = wanted.iter().filter(|e| !got.contains(e)).map(|&e| choice[e as usize]).fold(f32::MIN, f32::max);
     f64::from(missed - choice[wrong]).max(0.0)
@@ -280,7 +290,13 @@ mod tests {
 
     #[test]
     fn a_lead_is_of_scores_or_of_groups() {
-        let moe = Moe { num_groups: 2, top_k_groups: 1, scoring: Scoring::Sigmoid, ..crate::setup::moe(8, 2, 32) };
+        let moe = Moe {
+            num_groups: 2,
+            top_k_groups: 1,
+            scoring: Scoring::Sigmoid,
+            group_score: GroupScore::TopTwo,
+            ..crate::setup::moe(8, 2, 32)
+        };
         let logits = [3.0, 2.0, 1.0, 0.0, -1.0, -2.0, -3.0, -4.0];
         let bias = [0.0; 8];
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
@@ -290,7 +306,7 @@ mod tests {
         // Expert 4, of the other group.
         let found = lead(&moe, &logits, &bias, &[0, 1], &[0, 4], 4);
         let groups = sigmoid(3.0) + sigmoid(2.0) - sigmoid(-1.0) - sigmoid(-2.0);
-        assert!((found - groups).abs() < 1e-6, "{found}");
+        assert!((found - groups / 2.0).abs() < 1e-6, "{found}");
         assert_eq!(lead(&moe, &logits, &bias, &[0, 1], &[0, 9], 9), f64::INFINITY);
         assert_eq!(best(&[1.0, 3.0, 3.0]), 1);
     }

@@ -70,7 +70,8 @@ fn header(out: &mut String, report: &Report) -> std::fmt::Result {
         parts => format!(", tests with {} only", parts.join(" or ")),
     };
     let about = adapter(i);
-    let about = about.strip_prefix(i.name.as_str()).unwrap_or(&about).trim().trim_start_matches('(').trim_end_matches(')');
+    let about = about.strip_prefix(i.name.as_str()).unwrap_or(&about).trim();
+    let about = about.strip_prefix('(').and_then(|a| a.strip_suffix(')')).unwrap_or(about);
     let class = if bad(report) > 0 || !report.complete { "bad" } else { "good" };
     writeln!(
         out,
