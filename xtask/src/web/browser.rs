@@ -30,6 +30,12 @@ const BROWSERS: [&str; 10] = [
 /// The oldest node that runs the tests.
 const NODE: u32 = 20;
 
+/// Builds the site, if it is to be tested here.
+pub(crate) fn prepare() -> Result<()> {
+    let folder = root().join("web/tests");
+    if files(&folder)?.is_empty() || needs(&folder).is_err() { Ok(()) } else { build(false) }
+}
+
 /// Builds the site and runs its tests; where something is missing that they need, names them as skipped.
 pub(crate) fn test() -> Result<()> {
     let folder = root().join("web/tests");

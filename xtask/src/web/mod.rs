@@ -16,7 +16,7 @@ mod serve;
 
 use std::path::PathBuf;
 
-pub(crate) use browser::test;
+pub(crate) use browser::{prepare, test};
 pub(crate) use build::build;
 pub(crate) use serve::Serve;
 
