@@ -239,11 +239,9 @@ impl CudaExecutor {
             self.stats.dispatches += kernels;
             return driver.replay(graph);
         }
-        for launch in plan.launches(tokens, length) {
-            driver.launch(&launch)?;
-            self.stats.dispatches += 1;
-        }
-        Ok(())
+        let launches: Vec<Launch> = plan.launches(tokens, length).collect();
+        self.stats.dispatches += launches.len() as u64;
+        driver.launch(&launches)
     }
 
     /// Starts copying a step's result.
@@ -413,8 +411,9 @@ impl CudaPlan {
     fn launches(&self, tokens: u32, length: u32) -> impl Iterator<Item = Launch> {
         self.dispatches.iter().filter(move |d| d.case.holds(tokens, length)).filter_map(move |d| {
             let grid = d.grid.map(|dim| dim.at(tokens));
-            let Dispatch { function, threads, shared, .. } = *d;
-            let launch = Launch { function, grid, threads, shared, arguments: Arc::clone(&d.arguments) };
+            let Dispatch { device, function, threads, shared, .. } = *d;
+            let (arguments, touches) = (Arc::clone(&d.arguments), Arc::clone(&d.touches));
+            let launch = Launch { device, function, grid, threads, shared, arguments, touches };
             grid.iter().all(|&n| n > 0).then_some(launch)
         })
     }

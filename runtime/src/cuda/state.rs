@@ -204,7 +204,7 @@ impl CudaState {
         if let Some(budget) = options.experts.budget.filter(|&b| all > b) {
             return Err(Error::Budget { what, budget, least: all });
         }
-        if let Some(free) = driver.free_memory().filter(|&free| all > free) {
+        if let Some(free) = driver.free_memory(0).filter(|&free| all > free) {
             return Err(Error::OutOfMemory { what, bytes: all, limit: Some(free) });
         }
         let small = |what: &str, bytes: usize| Memory::new(driver, what, bytes as u64);

@@ -6,6 +6,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("attend_expanded.cu", include_str!("../../cuda/attend_expanded.cu")),
     ("attend_merge.cu", include_str!("../../cuda/attend_merge.cu")),
     ("combine.cu", include_str!("../../cuda/combine.cu")),
+    ("copy.cu", include_str!("../../cuda/copy.cu")),
     ("embed.cu", include_str!("../../cuda/embed.cu")),
     ("expand.cu", include_str!("../../cuda/expand.cu")),
     ("experts_matmat.cu", include_str!("../../cuda/experts_matmat.cu")),
@@ -31,5 +32,6 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/group.cuh", include_str!("../../cuda/shared/group.cuh")),
     ("shared/ptx.cuh", include_str!("../../cuda/shared/ptx.cuh")),
     ("shared/q8.cuh", include_str!("../../cuda/shared/q8.cuh")),
+    ("spread.cu", include_str!("../../cuda/spread.cu")),
     ("swiglu.cu", include_str!("../../cuda/swiglu.cu")),
 ];

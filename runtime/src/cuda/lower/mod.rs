@@ -17,7 +17,7 @@ use bytemuck::Pod;
 use pleiad_shaders::{Defines, cuda};
 
 use super::{
-    driver::{Function, Memory, Variant},
+    driver::{Function, Memory, Touch, Use, Variant},
     state::CudaState,
 };
 use crate::{
@@ -31,10 +31,13 @@ const MATVEC_TOKENS: u32 = 8;
 
 /// A prepared launch.
 pub(crate) struct Dispatch {
+    /// Where: an index into the driver's devices.
+    pub device: usize,
     pub function: Function,
     pub threads: u32,
     pub shared: u32,
     pub arguments: Arc<[u8]>,
+    pub touches: Arc<[Touch]>,
     pub grid: [Dim; 3],
     pub case: Case,
 }
@@ -242,6 +245,7 @@ impl Lowering<'_> {
     /// Adds a launch.
     fn emit(&mut self, e: Emit<'_>) -> Result<()> {
         let Emit { kernel, defines, params, bind, grid, case, shared } = e;
+        let device = 0;
         let info = cuda::kernel(kernel).ok_or_else(|| Error::Shader(format!("there is no kernel `{kernel}`")))?;
         let frame = cuda::Frame {
             step: self.state.step.address,
@@ -250,16 +254,22 @@ impl Lowering<'_> {
         };
         let arguments = cuda::arguments(info, &defines, frame, &bind, &params)?.into();
         let threads = info.threads(&defines);
+        let step = Touch { address: frame.step, how: if info.writes_step(&defines) { Use::Write } else { Use::Read } };
+        let touch = |(name, address): &(&str, u64)| {
+            let written = info.pointers.iter().any(|p| p.name == *name && p.written);
+            Touch { address: *address, how: if written { Use::Write } else { Use::Read } }
+        };
+        let touches = bind.iter().map(touch).chain([step]).collect();
         let variant = Variant { kernel, defines };
         let function = match self.functions.get(&variant) {
             Some(&function) => function,
             None => {
-                let function = self.state.driver.function(&variant)?;
+                let function = self.state.driver.function(device, &variant)?;
                 self.functions.insert(variant, function);
                 function
             }
         };
-        self.dispatches.push(Dispatch { function, threads, shared, arguments, grid, case });
+        self.dispatches.push(Dispatch { device, function, threads, shared, arguments, touches, grid, case });
         Ok(())
     }
 }
