@@ -7,6 +7,7 @@
 //! | [`order`] | which launch waits for which, where several devices share the work |
 //! | `nvidia` | NVIDIA's driver and compiler, found when the program runs (feature `cuda`) |
 //! | `state` | a model's weights, caches and step state on the device |
+//! | `slots` | what the device knows of experts in slots |
 //! | `lower` | from plan operations to launches |
 //! | [`exec`] | steps: launches, or a graph, and one small copy back |
 //!
@@ -19,6 +20,7 @@ mod lower;
 #[cfg(all(feature = "cuda", not(target_arch = "wasm32")))]
 mod nvidia;
 pub mod order;
+mod slots;
 mod state;
 
 pub use choice::CudaDevices;

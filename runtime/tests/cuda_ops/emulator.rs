@@ -81,6 +81,8 @@ pub struct Emulator {
     launched: Vec<AtomicU64>,
     /// A wait of each list that is left out, counted from 0.
     left_out: Mutex<Option<usize>>,
+    /// Uploads made aside: they land as late as they may, so that a step that does not wait for them shows.
+    aside: Mutex<Vec<(u64, Vec<u8>)>>,
 }
 
 impl Emulator {
@@ -109,6 +111,7 @@ impl Emulator {
             ranking: AtomicUsize::new(0),
             launched: memory.iter().map(|_| AtomicU64::new(0)).collect(),
             left_out: Mutex::new(None),
+            aside: Mutex::default(),
         }
     }
 
@@ -314,6 +317,8 @@ impl Driver for Emulator {
             self.drain();
         }
         let (bytes, _) = self.buffers.lock().unwrap().remove(&address).expect("a buffer is released once");
+        // What was never waited for lands nowhere.
+        self.aside.lock().unwrap().retain(|(to, _)| !(address..address + bytes as u64).contains(to));
         // SAFETY: it was allocated with this layout, and nobody uses it any more.
         let guard = unsafe { std::slice::from_raw_parts((address as *const u8).add(bytes), GUARD) };
         let whole = guard.iter().all(|&b| b == PATTERN);
@@ -325,6 +330,28 @@ impl Driver for Emulator {
     fn write(&self, address: u64, data: &[u8]) -> Result<()> {
         self.tell(0, Task::Write(address, data.to_vec()));
         Ok(())
+    }
+
+    fn allocate_host(&self, what: &str, bytes: u64) -> Result<u64> {
+        self.allocate(0, what, bytes)
+    }
+
+    fn release_host(&self, address: u64) {
+        self.release(address);
+    }
+
+    fn write_host(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.write(address, data)
+    }
+
+    fn upload_aside(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.aside.lock().unwrap().push((address, data.to_vec()));
+        Ok(())
+    }
+
+    fn join_uploads(&self) -> Result<()> {
+        let landed = std::mem::take(&mut *self.aside.lock().unwrap());
+        landed.iter().try_for_each(|(address, data)| self.write(*address, data))
     }
 
     fn function(&self, device: usize, variant: &Variant) -> Result<Function> {

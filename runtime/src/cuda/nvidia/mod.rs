@@ -4,6 +4,7 @@
 
 mod compile;
 mod device;
+mod host;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -48,7 +49,8 @@ pub fn open(indices: &[usize]) -> Result<Arc<dyn Driver>> {
     }
     let infos = devices.iter().map(|d| d.info.clone()).collect();
     let (kernels, graphs, copies, owners) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
-    Ok(Arc::new(Nvidia { infos, kernels, graphs, copies, owners, devices }))
+    let (blocks, aside) = (Mutex::default(), Mutex::default());
+    Ok(Arc::new(Nvidia { infos, kernels, graphs, copies, owners, blocks, aside, devices }))
 }
 
 #[derive(Default)]
@@ -82,6 +84,8 @@ struct Nvidia {
     copies: Mutex<Copies>,
     /// The device of each buffer that is not the first device's.
     owners: Mutex<BTreeMap<u64, (usize, u64)>>,
+    blocks: Mutex<Vec<host::Block>>,
+    aside: Mutex<Option<host::Aside>>,
     devices: Vec<Device>,
 }
 
@@ -248,6 +252,26 @@ impl Driver for Nvidia {
         })
     }
 
+    fn allocate_host(&self, what: &str, bytes: u64) -> Result<u64> {
+        self.host_block(what, bytes)
+    }
+
+    fn release_host(&self, address: u64) {
+        self.release_block(address);
+    }
+
+    fn write_host(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.write_block(address, data)
+    }
+
+    fn upload_aside(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.upload_beside(address, data)
+    }
+
+    fn join_uploads(&self) -> Result<()> {
+        self.wait_for_uploads()
+    }
+
     fn function(&self, device: usize, variant: &Variant) -> Result<Function> {
         let known = (device, variant.clone());
         if let Some(&known) = lock(&self.kernels).known.get(&known) {
@@ -368,6 +392,9 @@ impl Drop for Nvidia {
         // SAFETY: all of these were made here, and nobody uses them any more. The devices are closed after that.
         unsafe {
             let _ = sys::cuStreamSynchronize(first.stream);
+            if let Some(aside) = lock(&self.aside).take() {
+                aside.destroy();
+            }
             for exec in lock(&self.graphs).drain(..) {
                 let _ = sys::cuGraphExecDestroy(exec);
             }

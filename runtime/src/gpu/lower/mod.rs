@@ -29,6 +29,8 @@ use crate::{
     plan::{Act, ActDecl, Kind, Op, Plan, Rows},
 };
 
+pub(crate) use experts::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, admit_params, router_params};
+
 /// Tokens up to which products run as matrix-vector kernels.
 pub(crate) const MATVEC_TOKENS: u32 = 8;
 
