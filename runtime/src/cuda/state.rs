@@ -199,7 +199,7 @@ impl CudaState {
         let positions = options.positions.max(1).next_multiple_of(PAGE);
         let cache_bytes = (positions * (r + dr) * element) as u64;
         let total: u64 = model.tensors().map(device_bytes).sum();
-        let all = total + cache_bytes * model.layers.len() as u64;
+        let all = total + cache_bytes * model.caches() as u64;
         let what = format!("{} with its latent cache of {positions} positions, all experts on the GPU,", config.name);
         if let Some(budget) = options.experts.budget.filter(|&b| all > b) {
             return Err(Error::Budget { what, budget, least: all });
@@ -208,7 +208,7 @@ impl CudaState {
             return Err(Error::OutOfMemory { what, bytes: all, limit: Some(free) });
         }
         let small = |what: &str, bytes: usize| Memory::new(driver, what, bytes as u64);
-        let caches = (0..model.layers.len())
+        let caches = (0..model.caches())
             .map(|layer| Memory::new(driver, &format!("latent cache of layer {layer}"), cache_bytes))
             .collect::<Result<Vec<_>>>()?;
         let table = rope::table(&config.rope, dr, max_context);
@@ -216,11 +216,13 @@ impl CudaState {
         let rope = small("rotary table", table.len())?;
         driver.write(rope.address, table)?;
         let counter_len = model.layers.len() * config.moe.as_ref().map_or(0, |m| m.num_experts);
+        // What the module that drafts counts is read by nobody.
+        let counted = model.caches() * config.moe.as_ref().map_or(0, |m| m.num_experts);
 
         let mut up = Uploader { driver, packed: Vec::new(), padded: Vec::new(), done: 0, total, progress };
         (up.progress)(0, total);
         let mats = model.mats.iter().map(|t| up.matrix(t)).collect::<Result<Vec<_>>>()?;
-        let banks = model.banks.iter().map(|b| up.bank(b)).collect::<Result<Vec<_>>>()?;
+        let banks = model.all_banks().map(|b| up.bank(b)).collect::<Result<Vec<_>>>()?;
         (up.progress)(total, total);
         let mut vecs = Vec::with_capacity(model.vecs.len());
         for v in &model.vecs {
@@ -232,7 +234,7 @@ impl CudaState {
             step: small("step", (StepState::WORDS + max_pages) * 4)?,
             ids: small("token ids", MAX_IDS * 4)?,
             ring: small("sampled tokens", RING * RING_WORDS * 4)?,
-            counters: small("activation counters", counter_len * 4)?,
+            counters: small("activation counters", counted * 4)?,
             driver: Arc::clone(driver),
             mats,
             banks,
