@@ -95,7 +95,8 @@ impl CudaExecutor {
     ) -> Result<Self> {
         let residency = Residency::whole(&model);
         let all = state::weight_bytes(&model, &residency) + state::cache_bytes(&model, options) * model.caches() as u64;
-        if let Some(budget) = options.experts.budget.filter(|&b| all > b) {
+        // Of several devices each has the budget: see there.
+        if let Some(budget) = options.experts.budget.filter(|&b| driver.devices().len() == 1 && all > b) {
             let what = format!("{} with all its experts on the GPU", model.config.name);
             return Err(Error::Budget { what, budget, least: all });
         }
@@ -266,7 +267,7 @@ impl CudaExecutor {
             spans.push((self.state.ring.address + u64::from(self.sampled) % RING as u64 * TOKEN_BYTES as u64, TOKEN_BYTES));
         }
         if readback.counters {
-            spans.push((self.state.counters.address, self.state.counter_len * 4));
+            spans.extend(self.state.counter_spans());
         }
         self.stats.readbacks += 1;
         self.state.driver.fetch(&spans).map(Some)
@@ -345,12 +346,16 @@ impl CudaExecutor {
 
     /// Sets the activation counters to zero.
     pub fn reset_counters(&mut self) {
-        self.upload(self.state.counters.address, &vec![0; self.state.counter_len * 4]);
+        for (address, bytes) in self.state.counter_spans() {
+            self.upload(address, &vec![0; bytes]);
+        }
     }
 
     /// The activation counters, `[layers, E]`.
     pub async fn read_counters(&mut self) -> Result<Vec<u32>> {
-        self.read_words(self.state.counters.address, self.state.counter_len)
+        let fetch = self.state.driver.fetch(&self.state.counter_spans())?;
+        self.stats.readbacks += 1;
+        Ok(self.state.driver.fetched(fetch)?.as_chunks().0.iter().map(|&w| u32::from_ne_bytes(w)).collect())
     }
 
     fn layer_cache(&self, layer: usize) -> Result<(u64, usize)> {
@@ -386,8 +391,8 @@ impl CudaExecutor {
     pub fn experts(&self) -> ExpertReport {
         ExpertReport {
             device_bytes: self.state.weight_bytes + self.state.caches.iter().map(|c| c.bytes).sum::<u64>(),
-            experts: self.state.banks.first().map_or(0, |b| b.slots),
-            slots: self.state.model.banks.iter().map(pleiad_models::weights::Experts::len).collect(),
+            experts: self.state.model.banks.first().map_or(0, pleiad_models::weights::Experts::len),
+            slots: self.state.banks.iter().take(self.state.model.banks.len()).map(|b| b.slots).collect(),
             ..ExpertReport::default()
         }
     }

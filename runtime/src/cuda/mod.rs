@@ -6,6 +6,7 @@
 //! | [`driver`] | what is asked of a device, or of several: memory, kernels, graphs, copies |
 //! | [`order`] | which launch waits for which, where several devices share the work |
 //! | `nvidia` | NVIDIA's driver and compiler, found when the program runs (feature `cuda`) |
+//! | `placement` | which of several devices has which part of a model |
 //! | `state` | a model's weights, caches and step state on the device |
 //! | `slots` | what the device knows of experts in slots |
 //! | `lower` | from plan operations to launches |
@@ -20,6 +21,7 @@ mod lower;
 #[cfg(all(feature = "cuda", not(target_arch = "wasm32")))]
 mod nvidia;
 pub mod order;
+mod placement;
 mod slots;
 mod state;
 
@@ -89,4 +91,22 @@ pub fn no_access(device: &str, other: &str) -> Error {
     let what =
         format!("{device} cannot use the memory of {other}, so that they cannot share a model; name GPUs of one kind that");
     Error::Gpu(format!("{what} are joined by NVLink or one PCIe switch, or one GPU alone"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+    use super::*;
+
+    #[test]
+    fn devices_that_cannot_share_are_named() {
+        let words = no_access("cuda:0 (A)", "cuda:2 (B)").to_string();
+        assert!(words.contains("cuda:0 (A) cannot use the memory of cuda:2 (B)"), "{words}");
+        // Before any driver is asked.
+        let error = open_all(&[1, 0, 1]).err().unwrap();
+        assert!(error.to_string().contains("cuda:1 is named twice"), "{error}");
+        let error = open_all(&(0..=MAX_DEVICES).collect::<Vec<_>>()).err().unwrap();
+        assert!(matches!(error, Error::Limit { limit: 16, .. }), "{error}");
+    }
 }

@@ -75,8 +75,9 @@ pub struct Emulator {
     buffers: Mutex<HashMap<u64, (usize, usize)>>,
     fetches: Mutex<(u64, HashMap<u64, Vec<u8>>)>,
     streams: Mutex<Streams>,
-    /// Which ranking of streams is next.
+    /// Which ranking of streams is next, and how far it is from the one after.
     ranking: AtomicUsize,
+    pace: AtomicUsize,
     /// Launches of each device.
     launched: Vec<AtomicU64>,
     /// A wait of each list that is left out, counted from 0.
@@ -109,6 +110,7 @@ impl Emulator {
             fetches: Mutex::default(),
             streams: Mutex::new(Streams { queues, ..Streams::default() }),
             ranking: AtomicUsize::new(0),
+            pace: AtomicUsize::new(1),
             launched: memory.iter().map(|_| AtomicU64::new(0)).collect(),
             left_out: Mutex::new(None),
             aside: Mutex::default(),
@@ -146,9 +148,14 @@ impl Emulator {
         self.ranking.store(ranking, Ordering::Relaxed);
     }
 
+    /// Keeps to one ranking.
+    pub fn keep_ranking(&self, keep: bool) {
+        self.pace.store(usize::from(!keep), Ordering::Relaxed);
+    }
+
     /// Streams from the highest rank to the lowest: all permutations in turn.
     fn ranked(&self) -> Vec<usize> {
-        let mut number = self.ranking.fetch_add(1, Ordering::Relaxed);
+        let mut number = self.ranking.fetch_add(self.pace.load(Ordering::Relaxed), Ordering::Relaxed);
         let mut left: Vec<usize> = (0..self.infos.len()).collect();
         let mut order = Vec::new();
         while !left.is_empty() {

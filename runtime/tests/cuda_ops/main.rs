@@ -17,6 +17,7 @@ mod halted;
 mod rows;
 #[path = "../gpu_ops/sampling.rs"]
 mod sampling;
+mod several;
 #[path = "../gpu_ops/support.rs"]
 mod support;
 mod whole;

@@ -67,7 +67,7 @@ impl Lowering<'_> {
             tokens: rows.param(),
             pad: 0,
         };
-        let bind = vec![("rope", self.state.rope.address), ("x", self.act(x.act))];
+        let bind = vec![("rope", self.shared().rope), ("x", self.act(x.act))];
         self.emit(Emit::new("rope", &p, bind, [Dim::Fixed((p.heads * dr / 2).div_ceil(64)), rows.each(), ONE]))
     }
 
@@ -85,7 +85,7 @@ impl Lowering<'_> {
         let bind = vec![
             ("kv", self.act(kv)),
             ("weight", self.vector(norm)),
-            ("rope", self.state.rope.address),
+            ("rope", self.shared().rope),
             ("cache", self.cache(layer)?),
         ];
         let defines = self.cache_defines();
