@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 
 use super::{
-    exec::{GpuExecutor, Run},
-    plan::{Mixture, Part, StepShape},
+    backend::Backend,
+    exec::{Run, Steps},
+    plan::{Mixture, Part},
 };
 use crate::{
     error::{Error, Result},
@@ -19,10 +20,10 @@ const STREAM_FACTOR: usize = 32;
 /// Bytes of experts on their way before the host waits for the device.
 const STAGED: u64 = 64 << 20;
 
-impl GpuExecutor {
+impl<B: Backend> Steps<B> {
     /// Whether a chunk is long enough for whole layers to pass through.
     pub(super) fn streams(&self, run: &Run) -> bool {
-        let Some(moe) = self.state.model.config.moe.as_ref().filter(|_| self.partial()) else { return false };
+        let Some(moe) = self.backend.shared().model.config.moe.as_ref().filter(|_| self.partial()) else { return false };
         let from = (moe.num_experts * STREAM_FACTOR).div_ceil(moe.top_k.max(1));
         run.tokens as usize >= from.max(2)
     }
@@ -34,7 +35,7 @@ impl GpuExecutor {
         self.set_on_miss(0)?;
         self.pending[i].way = None;
         if run.tokens != self.tokens {
-            self.upload(&self.state.step.clone(), &[run.tokens]);
+            self.write_state(0, &[run.tokens]);
             self.tokens = run.tokens;
         }
         let mixtures = self.plans[run.plan].mixtures.clone();
@@ -46,7 +47,7 @@ impl GpuExecutor {
             }
             let absent: Vec<u16> =
                 (0..residency.experts(m.bank) as u16).filter(|&e| residency.slot_of(m.bank, e).is_none()).collect();
-            self.send_quietly(&run, &[Part::Ops(from..m.combine)]);
+            self.send_quietly(&run, &[Part::Ops(from..m.combine)])?;
             let failed = self.rounds(&run, index, m, &absent).await?;
             if !failed.is_empty() {
                 let what = format!("{} experts of layer {}: the device refused them", failed.len(), m.layer);
@@ -89,55 +90,32 @@ impl GpuExecutor {
                 (true, _) => {}
                 // Once more, when what is under way has been freed.
                 (_, true) => {
-                    self.gpu.idle().await?;
+                    self.backend.idle().await?;
                     queue.push_back((refused, false));
                 }
                 (_, false) => failed.extend(refused),
             }
             self.write_round(&table);
-            let submission = self.send_quietly(run, &[Part::Place(index), Part::Products(index)]);
-            staged += (round.len() * self.state.weights.banks[m.bank].blob_words * 4) as u64;
+            let under_way = self.send_quietly(run, &[Part::Place(index), Part::Products(index)])?;
+            staged += (round.len() * self.backend.shared().blob_words.get(m.bank).copied().unwrap_or(0) * 4) as u64;
             if staged >= STAGED {
                 staged = 0;
-                if cfg!(target_arch = "wasm32") {
-                    self.gpu.idle().await?;
-                } else {
-                    self.gpu.block(Some(submission))?;
-                }
+                self.backend.fetched(under_way).await?;
             }
         }
         self.write_table(m.bank)?;
         Ok(failed)
     }
 
-    /// Submits parts of a run without a readback.
-    pub(super) fn send_quietly(&mut self, run: &Run, parts: &[Part]) -> wgpu::SubmissionIndex {
-        let plan = &self.plans[run.plan];
-        let mut encoder =
-            self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("part of a step") });
-        {
-            let shape = StepShape { tokens: run.tokens, length: run.length, gather: false };
-            let mut pass = encoder
-                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("part of a step"), timestamp_writes: None });
-            for part in parts {
-                self.stats.dispatches += plan.encode(&mut pass, part, shape);
-            }
-        }
-        self.stats.submissions += 1;
-        self.gpu.queue.submit([encoder.finish()])
-    }
-
     /// Copies an expert to a slot, in place of who lives there. `false`: the device refused it, and nobody lives there now.
     pub(super) fn upload_expert(&mut self, bank: usize, expert: u16, slot: u32) -> Result<bool> {
         let Some(server) = self.server.as_deref_mut() else { return Ok(false) };
-        let (Some(host), Some((slab, at))) = (&mut server.host, self.state.weights.banks[bank].place(slot)) else {
-            return Ok(false);
-        };
-        let (gpu, mut bytes) = (&self.gpu, 0);
+        let (Some(host), Some((buffer, at))) = (&mut server.host, self.backend.slot(bank, slot)) else { return Ok(false) };
+        let (backend, mut bytes) = (&mut self.backend, 0);
         server.residency.clear_slot(bank, slot);
         let result = host.blob(bank, expert, &mut |offset, data| {
             bytes += data.len() as u64;
-            gpu.write_slot(&slab.buffer, at + offset as u64, data)
+            backend.write_slot(&buffer, at + offset as u64, data)
         });
         match result {
             Ok(()) => {
@@ -153,16 +131,16 @@ impl GpuExecutor {
 
     pub(super) fn write_table(&mut self, bank: usize) -> Result<()> {
         let table = self.server()?.residency.table(bank).to_vec();
-        if let Some(slots) = &self.state.slots {
-            slots.write_table(&self.gpu, bank, &table);
+        if let Some(slots) = self.backend.shared().slots.clone() {
+            slots.write_table(&mut self.backend, bank, &table);
             self.stats.uploaded_bytes += (table.len() * 4) as u64;
         }
         Ok(())
     }
 
     pub(super) fn write_round(&mut self, table: &[u32]) {
-        if let Some(slots) = &self.state.slots {
-            slots.write_round(&self.gpu, table);
+        if let Some(slots) = self.backend.shared().slots.clone() {
+            slots.write_round(&mut self.backend, table);
             self.stats.uploaded_bytes += (table.len() * 4) as u64;
         }
     }
@@ -175,13 +153,13 @@ impl GpuExecutor {
     }
 
     pub(super) fn clear_halt(&mut self) {
-        self.upload_at(&self.state.step.clone(), StepState::HALT, &[0]);
+        self.write_state(StepState::HALT, &[0]);
     }
 
     pub(super) fn set_on_miss(&mut self, on_miss: u32) -> Result<()> {
         let server = self.server()?;
         if std::mem::replace(&mut server.on_miss, on_miss) != on_miss {
-            self.upload_at(&self.state.step.clone(), StepState::HALT + 4, &[on_miss]);
+            self.write_state(StepState::HALT + 4, &[on_miss]);
         }
         Ok(())
     }
@@ -189,10 +167,10 @@ impl GpuExecutor {
     /// Leaves the tables to the device's kernels.
     pub(super) fn hand_over(&mut self) -> Result<()> {
         let Some(server) = self.server.as_deref_mut().filter(|s| !s.gathering) else { return Ok(()) };
-        let Some(slots) = &self.state.slots else { return Ok(()) };
+        let Some(slots) = self.backend.shared().slots.clone() else { return Ok(()) };
         server.gathering = true;
         for bank in 0..server.residency.banks() {
-            slots.write_heat(&self.gpu, bank, server.residency.now(), server.residency.heat(bank));
+            slots.write_heat(&mut self.backend, bank, server.residency.now(), server.residency.heat(bank));
         }
         Ok(())
     }
@@ -202,9 +180,8 @@ impl GpuExecutor {
         if !self.server()?.gathering {
             return Ok(());
         }
-        let Some((tables, experts, words)) = self.state.slots.as_ref().map(|s| (s.tables.clone(), s.experts, s.record)) else {
-            return Ok(());
-        };
+        let slots = self.backend.shared().slots.as_ref();
+        let Some((tables, experts, words)) = slots.map(|s| (s.tables.clone(), s.experts, s.record)) else { return Ok(()) };
         // Kernels fetch experts only where the host may block.
         let words = pollster::block_on(self.read(&tables, words))?;
         let server = self.server()?;
@@ -215,10 +192,5 @@ impl GpuExecutor {
             }
         }
         Ok(())
-    }
-
-    /// Keeps what was learnt about the use of experts for the next start.
-    pub fn save_profile(&self) -> Result<()> {
-        self.server.as_ref().map_or(Ok(()), |s| s.save_profile())
     }
 }
