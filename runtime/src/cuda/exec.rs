@@ -11,13 +11,13 @@ use std::{
 use super::{
     driver::{Driver, Fetch, Graph, Launch, Memory},
     lower::{self, Dispatch},
-    state::{CudaState, MAX_IDS, RING_WORDS},
+    state::{self, CudaState, MAX_IDS, RING_WORDS},
 };
 use crate::{
     error::{Error, Result},
     executor::{DeviceStats, LoadOptions, PlanId, Readback, StepOutput, Ticket},
-    experts::ExpertReport,
-    gpu::lower::{most_rows, parts_of, row_words},
+    experts::{ExpertReport, residency::Residency},
+    gpu::lower::{When, most_rows, parts_of, row_words},
     model::Model,
     plan::{Act, ActDecl, Kind, Op, Plan, VecId},
     q8::Q8Rows,
@@ -93,7 +93,13 @@ impl CudaExecutor {
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
-        let state = CudaState::load(&driver, model, options, progress)?;
+        let residency = Residency::whole(&model);
+        let all = state::weight_bytes(&model, &residency) + state::cache_bytes(&model, options) * model.caches() as u64;
+        if let Some(budget) = options.experts.budget.filter(|&b| all > b) {
+            let what = format!("{} with all its experts on the GPU", model.config.name);
+            return Err(Error::Budget { what, budget, least: all });
+        }
+        let state = CudaState::load(&driver, model, options, &residency, None, progress)?;
         let stats =
             DeviceStats { weight_bytes: state.weight_bytes, uploaded_bytes: state.weight_bytes, ..DeviceStats::default() };
         let (plans, pending, last) = (Vec::new(), VecDeque::new(), StepOutput::default());
@@ -375,15 +381,15 @@ impl CudaExecutor {
 
     /// Which experts the device holds, `[mixture layers, E]`: all.
     pub fn resident(&self) -> Vec<bool> {
-        vec![true; self.state.banks.iter().map(|b| b.experts).sum()]
+        vec![true; self.state.model.banks.iter().map(pleiad_models::weights::Experts::len).sum()]
     }
 
     /// Where experts are.
     pub fn experts(&self) -> ExpertReport {
         ExpertReport {
             device_bytes: self.state.weight_bytes + self.state.caches.iter().map(|c| c.bytes).sum::<u64>(),
-            experts: self.state.banks.first().map_or(0, |b| b.experts),
-            slots: self.state.banks.iter().map(|b| b.experts).collect(),
+            experts: self.state.banks.first().map_or(0, |b| b.slots),
+            slots: self.state.model.banks.iter().map(pleiad_models::weights::Experts::len).collect(),
             ..ExpertReport::default()
         }
     }
@@ -411,7 +417,8 @@ impl Drop for CudaExecutor {
 impl CudaPlan {
     /// The launches of a step of so many tokens that sees so many positions.
     fn launches(&self, tokens: u32, length: u32) -> impl Iterator<Item = Launch> {
-        self.dispatches.iter().filter(move |d| d.case.holds(tokens, length)).filter_map(move |d| {
+        let always = self.dispatches.iter().filter(|d| d.when == When::Always);
+        always.filter(move |d| d.case.holds(tokens, length)).filter_map(move |d| {
             let grid = d.grid.map(|dim| dim.at(tokens));
             let Dispatch { function, threads, shared, .. } = *d;
             let launch = Launch { function, grid, threads, shared, arguments: Arc::clone(&d.arguments) };

@@ -5,6 +5,7 @@
 //! | [`driver`] | what is asked of a device: memory, kernels, graphs, copies |
 //! | `nvidia` | NVIDIA's driver and compiler, found when the program runs (feature `cuda`) |
 //! | `state` | a model's weights, caches and step state on the device |
+//! | `slots` | what the device knows of experts in slots |
 //! | `lower` | from plan operations to launches |
 //! | [`exec`] | steps: launches, or a graph, and one small copy back |
 //!
@@ -15,6 +16,7 @@ pub mod exec;
 mod lower;
 #[cfg(all(feature = "cuda", not(target_arch = "wasm32")))]
 mod nvidia;
+mod slots;
 mod state;
 
 pub use driver::{DeviceInfo, Driver, Variant};

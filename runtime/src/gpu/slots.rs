@@ -10,10 +10,14 @@ use super::{
     weights::{Slab, host_visible},
 };
 use crate::{
-    error::{Error, Result},
-    experts::{bank::HostBank, residency::Residency},
-    model::{FfnIds, Model},
-    steps::{CHOICE_WORDS, Tables},
+    error::Result,
+    experts::{
+        bank::HostBank,
+        record::{SlotWords, table_at},
+        residency::Residency,
+    },
+    model::Model,
+    steps::Tables,
 };
 
 /// Buffers of a device whose experts live in slots.
@@ -43,37 +47,23 @@ pub(crate) struct Slots {
 impl Slots {
     /// Makes the buffers for steps of up to `tokens` tokens, and writes the tables.
     pub async fn new(gpu: &GpuDevice, model: &Model, residency: &Residency, tokens: usize) -> Result<Self> {
-        let (experts, top_k) = model.config.moe.as_ref().map_or((0, 0), |m| (m.num_experts, m.top_k));
-        let banks = model.banks.len();
-        if model.banks.iter().any(|b| b.len() != experts) {
-            return Err(Error::Gpu("layers that differ in their number of experts".into()));
-        }
+        let words = SlotWords::of(model, residency, tokens)?;
         let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
-        let record = banks * experts;
-        let words = record + banks * tokens * top_k * CHOICE_WORDS;
-        let tables = gpu.buffer("tables of experts and record of choices", (words * 4) as u64, storage).await?;
         let slots = Self {
-            tables,
-            record,
+            tables: gpu.buffer("tables of experts and record of choices", words.table_bytes(), storage).await?,
+            record: words.record(),
             tokens,
-            round: gpu.buffer("experts of a round", (experts * 4) as u64, storage).await?,
-            heat: gpu.buffer("heat of experts", (banks * (1 + 2 * experts) * 4) as u64, storage).await?,
-            work: gpu.buffer("experts to gather", ((1 + 2 * top_k) * 4) as u64, storage).await?,
+            round: gpu.buffer("experts of a round", words.round_bytes(), storage).await?,
+            heat: gpu.buffer("heat of experts", words.heat_bytes(), storage).await?,
+            work: gpu.buffer("experts to gather", words.work_bytes(), storage).await?,
             sources: Vec::new(),
-            bank_of: model
-                .layers
-                .iter()
-                .map(|l| match l.ffn {
-                    FfnIds::Moe { bank, .. } => Some(bank.0 as usize),
-                    FfnIds::Dense(_) => None,
-                })
-                .collect(),
-            partial: (0..banks).map(|b| residency.is_partial(b)).collect(),
-            experts,
+            bank_of: words.bank_of,
+            partial: words.partial,
+            experts: words.experts,
         };
-        for b in 0..banks {
+        for b in 0..words.banks {
             let table = bytemuck::cast_slice(residency.table(b));
-            gpu.queue.write_buffer(&slots.tables, (b * experts * 4) as u64, table);
+            gpu.queue.write_buffer(&slots.tables, table_at(b, slots.experts), table);
         }
         Ok(slots)
     }

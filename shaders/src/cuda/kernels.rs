@@ -128,7 +128,10 @@ impl KernelInfo {
             "latent" | "expand" => vec![base.clone(), base.flag("CACHE_F32")],
             "attend" => attend_variants(),
             "attend_expanded" => [1, 4, 8].map(|n| base.clone().set("DV_TILES", n)).to_vec(),
-            "router" => vec![base.clone(), base.flag("BIAS")],
+            "router" => {
+                let biased = base.clone().flag("BIAS");
+                vec![base.clone(), biased.clone(), base.flag("SLOTS"), biased.flag("SLOTS")]
+            }
             _ => vec![base],
         }
     }
@@ -361,8 +364,37 @@ pub static KERNELS: &[KernelInfo] = &[
             writes("ids", U32),
             writes("weights", F32),
             writes("counters", U32),
+            writes("slots", U32).only("SLOTS"),
+            writes("residency", U32).only("SLOTS"),
         ],
-        defines: &[Define::Flag("BIAS")],
+        defines: &[Define::Flag("BIAS"), Define::Flag("SLOTS")],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
+        name: "place",
+        what: "the slots of a routing, looked up again",
+        params: params::Place::FIELDS,
+        pointers: &[reads("ids", U32), reads("table", U32), writes("slots", U32)],
+        defines: &[],
+        threads: 64,
+        hot: false,
+    },
+    KernelInfo {
+        name: "admit",
+        what: "slots for missing experts, in place of the coldest",
+        params: params::Admit::FIELDS,
+        pointers: &[reads("ids", U32), writes("slots", U32), writes("residency", U32), writes("heat", U32), writes("work", U32)],
+        defines: &[],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
+        name: "gather",
+        what: "missing experts, copied from the host's memory",
+        params: params::Gather::FIELDS,
+        pointers: &[reads("work", U32), reads("source", U32), writes("slab", U32)],
+        defines: &[],
         threads: 256,
         hot: true,
     },

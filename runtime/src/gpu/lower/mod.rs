@@ -32,6 +32,7 @@ use crate::{
 };
 
 pub(crate) use crate::steps::{Case, Dim, When, most_rows, parts_of, row_words};
+pub(crate) use experts::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, admit_params, router_params};
 
 /// Tokens up to which products run as matrix-vector kernels.
 pub(crate) const MATVEC_TOKENS: u32 = 8;
