@@ -7,9 +7,12 @@ mod attention;
 mod backend;
 #[path = "../gpu_ops/dense.rs"]
 mod dense;
+#[path = "../gpu_ops/drafts.rs"]
+mod drafts;
 mod emulator;
 #[path = "../gpu_ops/experts.rs"]
 mod experts;
+mod halted;
 #[path = "../gpu_ops/rows.rs"]
 mod rows;
 #[path = "../gpu_ops/sampling.rs"]

@@ -11,6 +11,9 @@ use pleiad_runtime::{
 
 pub use pleiad_runtime::gpu::{GpuDevice as Device, GpuExecutor as DeviceExecutor};
 
+/// Whether the executor tells all tokens of a step with drafts.
+pub const TELLS_ALL_TAKEN: bool = true;
+
 /// The model of a setup on a device, ready for its step.
 pub async fn prepare(setup: &Setup, device: &Arc<Device>) -> Result<(DeviceExecutor, PlanId)> {
     setup.prepare(device).await

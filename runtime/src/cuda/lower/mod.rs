@@ -4,6 +4,7 @@
 //! grid as a function of the step's tokens. Addresses never change, so launches can be captured.
 
 mod attention;
+mod drafts;
 mod experts;
 mod matmul;
 mod rows;
@@ -191,12 +192,12 @@ impl Lowering<'_> {
             Op::Combine { y, weights, x } => self.combine(y, weights, x),
             Op::LastRow { x, out } => self.last_row(x, out),
             Op::Sample { logits } => self.sample(logits),
-            Op::Join { .. }
-            | Op::Verify { .. }
-            | Op::Shift { .. }
-            | Op::TakenRow { .. }
-            | Op::Settle { .. }
-            | Op::Draft { .. } => Err(Error::Gpu("the CUDA backend makes no drafts".into())),
+            Op::Verify { logits, row } => self.verify(logits, row),
+            Op::Join { a, b, out } => self.join(a, b, out),
+            Op::Shift { given } => self.shift(given),
+            Op::TakenRow { x, out } => self.taken_row(x, out),
+            Op::Settle { drafts } => self.settle(drafts),
+            Op::Draft { logits, index, of } => self.draft(logits, index, of),
         }
     }
 

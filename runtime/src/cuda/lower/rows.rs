@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Elements a block of the simple kernels.
-const ELEMENTS: u32 = 256;
+pub(super) const ELEMENTS: u32 = 256;
 
 impl Lowering<'_> {
     pub(super) fn embed(&mut self, table: MatId, out: Act) -> Result<()> {
