@@ -12,9 +12,12 @@ use super::{
 };
 use crate::{
     cpu::available_memory,
-    error::Result,
+    error::{Error, Result},
     executor::{DeviceStats, LoadOptions},
-    experts::{bank::HostBank, residency::Residency},
+    experts::{
+        bank::{HostBank, PACKED_ROWS},
+        residency::Residency,
+    },
     model::Model,
     plan::Plan,
     steps::{Backend, Lowered, Part, Prepared, Shared, Span, StepShape, select},
@@ -78,6 +81,9 @@ impl Backend for Wgpu {
     type Buffer = Buffer;
     type Dispatches = Vec<Dispatch>;
     type Fetch = Flight;
+
+    const ROW_ALIGN: usize = PACKED_ROWS;
+    const ASIDE: bool = false;
 
     fn name(&self) -> String {
         self.gpu.name()
@@ -146,13 +152,16 @@ impl Backend for Wgpu {
         self.gpu.queue.write_buffer(buffer, offset, bytemuck::cast_slice(words));
     }
 
-    fn slot(&self, bank: usize, slot: u32) -> Option<(Buffer, u64)> {
-        let (slab, at) = self.state.weights.banks.get(bank)?.place(slot)?;
-        Some((slab.buffer.clone(), at))
+    fn write_slot(&mut self, bank: usize, slot: u32, offset: usize, data: &[u8], _aside: bool) -> Result<()> {
+        let Some((slab, at)) = self.state.weights.banks.get(bank).and_then(|b| b.place(slot)) else {
+            return Err(Error::Invalid(format!("there is no slot {slot} in bank {bank}")));
+        };
+        self.gpu.write_slot(&slab.buffer, at + offset as u64, data)
     }
 
-    fn write_slot(&mut self, buffer: &Buffer, offset: u64, data: &[u8]) -> Result<()> {
-        self.gpu.write_slot(buffer, offset, data)
+    fn join(&mut self) -> Result<()> {
+        // All of it is done in order.
+        Ok(())
     }
 
     fn submit(

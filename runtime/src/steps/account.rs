@@ -7,14 +7,11 @@ use std::{
 
 use web_time::Instant;
 
-use super::{
-    backend::Backend,
-    exec::Steps,
-    tables::{CHOICE_WORDS, GATHERED, HIT},
-};
+use super::{backend::Backend, exec::Steps};
 use crate::{
     error::Result,
     experts::{
+        record::{CHOICE_WORDS, GATHERED, HIT},
         trace::{Routed, Served},
         ways::{Sample, Way},
     },
@@ -164,7 +161,7 @@ impl<B: Backend> Steps<B> {
             }
             left -= admitted.len().min(left);
             for (expert, slot) in admitted {
-                self.upload_expert(*bank, expert, slot)?;
+                self.upload_expert(*bank, expert, slot, false)?;
             }
             self.write_table(*bank)?;
         }

@@ -78,6 +78,11 @@ pub trait Backend: Sized {
     /// Work under way, and a result that it may have.
     type Fetch;
 
+    /// Rows of weights begin at multiples of so many bytes.
+    const ROW_ALIGN: usize;
+    /// Whether experts can be written beside what runs.
+    const ASIDE: bool;
+
     /// The device's name, for people.
     fn name(&self) -> String;
 
@@ -123,11 +128,13 @@ pub trait Backend: Sized {
     /// Writes words from a byte offset on. An error shows at the next [`Backend::check`] or [`Backend::submit`].
     fn write(&mut self, buffer: &Self::Buffer, offset: u64, words: &[u32]);
 
-    /// Where a slot of a bank is: a buffer, and the byte offset in it.
-    fn slot(&self, bank: usize, slot: u32) -> Option<(Self::Buffer, u64)>;
+    /// Writes an expert, or a part of one from byte `offset` of its blob on, to a slot; `aside`: beside what runs, where that is
+    /// possible. An error leaves the slot undefined.
+    fn write_slot(&mut self, bank: usize, slot: u32, offset: usize, data: &[u8], aside: bool) -> Result<()>;
 
-    /// Writes an expert, or a part of one, to a slot. An error leaves the slot undefined.
-    fn write_slot(&mut self, buffer: &Self::Buffer, offset: u64, data: &[u8]) -> Result<()>;
+    /// What is submitted from now on waits for what was written aside, and what is written aside from now on for what was submitted
+    /// so far.
+    fn join(&mut self) -> Result<()>;
 
     /// Starts parts of a plan, and then copies of `result`, one span after the other. Returns the number of dispatches, too.
     fn submit(

@@ -9,12 +9,11 @@ use super::{
     plan::Prepared,
     result::{Layout, sampled},
     serve::Server,
-    tables::CHOICE_WORDS,
 };
 use crate::{
     error::{Error, Result},
     executor::{DeviceStats, LoadOptions, PlanId, Readback, StepOutput, Ticket},
-    experts::{ExpertReport, trace::Served, ways::Way},
+    experts::{ExpertReport, record::CHOICE_WORDS, trace::Served, ways::Way},
     model::Model,
     plan::{Plan, VecId},
     step::{MAX_TAKEN, RING, StepState},

@@ -179,7 +179,7 @@ impl<B: Backend> Steps<B> {
                 let keep = |e: u16| needed.contains(&e) || fetch.contains(&e);
                 let slot = self.server()?.residency.victim(m.bank, &keep);
                 let uploaded = match slot {
-                    Some(slot) => self.upload_expert(m.bank, expert, slot)?,
+                    Some(slot) => self.upload_expert(m.bank, expert, slot, false)?,
                     None => false,
                 };
                 if !uploaded {

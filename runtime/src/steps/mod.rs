@@ -39,4 +39,4 @@ pub use backend::{Backend, Lowered, MAX_IDS, RING_WORDS, Shared, Span};
 pub use dispatch::{Case, Dim, Scheduled, When, select};
 pub use exec::Steps;
 pub use plan::{Part, Prepared, StepShape};
-pub use tables::{CHOICE_WORDS, Tables};
+pub use tables::Tables;

@@ -115,7 +115,7 @@ async fn load_placed<B: Backend>(
     }
     let partial: Vec<bool> = (0..banks.len()).map(|b| residency.is_partial(b)).collect();
     let mut host = match partial.contains(&true) {
-        true => Some(HostBank::open(model, &partial, ex.directory.as_deref(), progress)?),
+        true => Some(HostBank::open_aligned(model, &partial, ex.directory.as_deref(), B::ROW_ALIGN, progress)?),
         false => None,
     };
     let mut notices: Vec<String> = host.as_ref().and_then(|h| h.notice().map(str::to_owned)).into_iter().collect();

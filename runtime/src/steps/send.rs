@@ -5,11 +5,10 @@ use super::{
     exec::{Flight, RESULTS, Run, Stage, Steps},
     plan::{Part, StepShape},
     result::Layout,
-    tables::CHOICE_WORDS,
 };
 use crate::{
     error::{Error, Result},
-    experts::ways::Way,
+    experts::{record::CHOICE_WORDS, ways::Way},
     step::{RING, StepState},
 };
 

@@ -64,23 +64,30 @@ impl<B: Backend> Steps<B> {
     pub(super) async fn rounds(&mut self, run: &Run, index: usize, m: &Mixture, experts: &[u16]) -> Result<Vec<u16>> {
         let server = self.server()?;
         let slots = server.residency.slots(m.bank);
-        // The hottest stay; a quarter of the slots, and at least one token's experts, take turns.
+        // The hottest stay; a quarter of the slots, and at least one token's experts, take turns. Where experts are written beside what
+        // runs, those of a round come while the round before it computes with the other half.
         let window = (slots / 4).max(m.top_k).clamp(1, slots.max(1));
+        let halves = if B::ASIDE && window > 1 { 2 } else { 1 };
+        let window = window / halves;
         let mut by_heat: Vec<u32> = (0..slots as u32).collect();
         let score = |slot: &u32| match server.residency.owner(m.bank, *slot) {
             Some(e) => server.residency.score(m.bank, e),
             None => f32::NEG_INFINITY,
         };
         by_heat.sort_by(|a, b| score(a).total_cmp(&score(b)).then(a.cmp(b)));
-        by_heat.truncate(window);
+        by_heat.truncate(window * halves);
+        // What was submitted so far computes with whoever lives in these slots.
+        self.backend.join()?;
+        let mut places = (0..halves).cycle();
         let mut failed = Vec::new();
         let mut staged = 0;
         let mut queue: VecDeque<(Vec<u16>, bool)> = experts.chunks(window).map(|c| (c.to_vec(), true)).collect();
         while let Some((round, first)) = queue.pop_front() {
             let mut refused = Vec::new();
             let mut table = vec![ABSENT; self.server()?.residency.experts(m.bank)];
-            for (&expert, &slot) in round.iter().zip(&by_heat) {
-                if self.upload_expert(m.bank, expert, slot)? {
+            let half = places.next().unwrap_or(0) * window;
+            for (&expert, &slot) in round.iter().zip(by_heat.iter().skip(half)) {
+                if self.upload_expert(m.bank, expert, slot, true)? {
                     table[usize::from(expert)] = slot;
                 } else {
                     refused.push(expert);
@@ -95,6 +102,7 @@ impl<B: Backend> Steps<B> {
                 }
                 (_, false) => failed.extend(refused),
             }
+            self.backend.join()?;
             self.write_round(&table);
             let under_way = self.send_quietly(run, &[Part::Place(index), Part::Products(index)])?;
             staged += (round.len() * self.backend.shared().blob_words.get(m.bank).copied().unwrap_or(0) * 4) as u64;
@@ -107,15 +115,16 @@ impl<B: Backend> Steps<B> {
         Ok(failed)
     }
 
-    /// Copies an expert to a slot, in place of who lives there. `false`: the device refused it, and nobody lives there now.
-    pub(super) fn upload_expert(&mut self, bank: usize, expert: u16, slot: u32) -> Result<bool> {
+    /// Copies an expert to a slot, in place of who lives there; `aside`: beside what runs. `false`: the device refused it, and nobody
+    /// lives there now.
+    pub(super) fn upload_expert(&mut self, bank: usize, expert: u16, slot: u32, aside: bool) -> Result<bool> {
         let Some(server) = self.server.as_deref_mut() else { return Ok(false) };
-        let (Some(host), Some((buffer, at))) = (&mut server.host, self.backend.slot(bank, slot)) else { return Ok(false) };
+        let Some(host) = &mut server.host else { return Ok(false) };
         let (backend, mut bytes) = (&mut self.backend, 0);
         server.residency.clear_slot(bank, slot);
         let result = host.blob(bank, expert, &mut |offset, data| {
             bytes += data.len() as u64;
-            backend.write_slot(&buffer, at + offset as u64, data)
+            backend.write_slot(bank, slot, offset, data, aside)
         });
         match result {
             Ok(()) => {

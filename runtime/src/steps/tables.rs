@@ -1,14 +1,10 @@
-//! What the device knows of experts in slots, as far as the host reads and writes it.
+//! Experts in slots, as far as the host reads and writes them on the device.
 
 use super::backend::Backend;
-use crate::experts::policy::Heat;
-
-/// Words of one choice in the record: expert and flags; the bits of its weight.
-pub const CHOICE_WORDS: usize = 2;
-/// In the record: the expert was resident.
-pub const HIT: u32 = 1 << 16;
-/// In the record: a kernel fetched it.
-pub const GATHERED: u32 = 1 << 17;
+use crate::experts::{
+    policy::Heat,
+    record::{heat_at, heat_words, table_at},
+};
 
 /// Buffers of a device whose experts live in slots.
 #[derive(Clone)]
@@ -30,7 +26,7 @@ pub struct Tables<T> {
 impl<T> Tables<T> {
     /// Sets who lives where in a layer.
     pub fn write_table<B: Backend<Buffer = T>>(&self, device: &mut B, bank: usize, table: &[u32]) {
-        device.write(&self.tables, (bank * self.experts * 4) as u64, table);
+        device.write(&self.tables, table_at(bank, self.experts), table);
     }
 
     /// Sets the experts of a round.
@@ -40,8 +36,6 @@ impl<T> Tables<T> {
 
     /// Sets how hot a layer's experts are, as of `now`.
     pub fn write_heat<B: Backend<Buffer = T>>(&self, device: &mut B, bank: usize, now: u32, heat: &[Heat]) {
-        let mut words = vec![now];
-        words.extend(heat.iter().flat_map(|h| [h.count.to_bits(), h.last]));
-        device.write(&self.heat, (bank * (1 + 2 * self.experts) * 4) as u64, &words);
+        device.write(&self.heat, heat_at(bank, self.experts), &heat_words(now, heat));
     }
 }

@@ -9,8 +9,9 @@ use crate::{
         state::{CudaBank, Part},
     },
     error::{Error, Result},
-    gpu::lower::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, When, admit_params, router_params},
+    gpu::lower::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, admit_params, router_params},
     plan::{Act, BankId, Kind, Op, VecId},
+    steps::When,
 };
 
 /// Most warps of a block that has all of a token's experts.

@@ -23,24 +23,42 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    gpu::lower::{Case, Dim, When, most_rows, row_words},
     plan::{Act, ActDecl, Op, Plan, Rows, VecId},
+    steps::{Case, Dim, Scheduled, When, most_rows, row_words},
 };
 
 /// Tokens up to which products run as matrix-vector kernels.
 const MATVEC_TOKENS: u32 = 8;
 
 /// A prepared launch.
-pub(crate) struct Dispatch {
+pub struct Dispatch {
     /// The operation that it belongs to: an index into the plan's.
-    pub op: usize,
-    pub function: Function,
-    pub threads: u32,
-    pub shared: u32,
-    pub arguments: Arc<[u8]>,
-    pub grid: [Dim; 3],
-    pub case: Case,
-    pub when: When,
+    pub(crate) op: usize,
+    pub(crate) function: Function,
+    pub(crate) threads: u32,
+    pub(crate) shared: u32,
+    pub(crate) arguments: Arc<[u8]>,
+    pub(crate) grid: [Dim; 3],
+    pub(crate) case: Case,
+    pub(crate) when: When,
+}
+
+impl Scheduled for Dispatch {
+    fn op(&self) -> usize {
+        self.op
+    }
+
+    fn case(&self) -> Case {
+        self.case
+    }
+
+    fn when(&self) -> When {
+        self.when
+    }
+
+    fn grid(&self) -> [Dim; 3] {
+        self.grid
+    }
 }
 
 /// A launch as `lower` describes it.

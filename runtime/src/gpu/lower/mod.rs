@@ -28,10 +28,9 @@ use super::{
 use crate::{
     error::{Error, Result},
     plan::{Act, ActDecl, Op, Plan, Rows},
-    steps::{Lowered, Scheduled},
+    steps::{Case, Dim, Lowered, Scheduled, When, most_rows, row_words},
 };
 
-pub(crate) use crate::steps::{Case, Dim, When, most_rows, parts_of, row_words};
 pub(crate) use experts::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, admit_params, router_params};
 
 /// Tokens up to which products run as matrix-vector kernels.
