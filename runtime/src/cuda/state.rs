@@ -31,14 +31,11 @@ use crate::{
     model::Model,
     rope,
     step::{PAGE, RING, StepState},
+    steps::{MAX_IDS, RING_WORDS, Shared},
 };
 
 /// Rows begin at multiples of so many bytes.
 pub(crate) const ROW_ALIGN: usize = 16;
-/// Words of one slot of the ring of sampled tokens.
-pub(crate) const RING_WORDS: usize = 4;
-/// Token ids that fit a step.
-pub(crate) const MAX_IDS: usize = 65_535;
 /// Bytes packed at a time.
 const CHUNK: usize = 8 << 20;
 
@@ -104,7 +101,7 @@ const PARTS: [ExpertPart; 3] = [ExpertPart::Gate, ExpertPart::Up, ExpertPart::Do
 
 /// Addresses of what every device has for itself.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared {
+pub(crate) struct Local {
     /// The step as it was last copied there; the first device has the step itself.
     pub step: u64,
     /// `[positions, dr / 2]` pairs of cos and sin.
@@ -127,9 +124,9 @@ pub(crate) struct CudaState {
     /// Where a model's parts are.
     pub placement: Placement,
     /// One a device.
-    pub shared: Vec<Shared>,
+    pub locals: Vec<Local>,
     /// What these point to.
-    pub _shared: Vec<Memory>,
+    pub _locals: Vec<Memory>,
     /// One a layer.
     pub caches: Vec<Memory>,
     pub cache_format: CacheFormat,
@@ -346,7 +343,7 @@ impl CudaState {
         }
         let (step_bytes, counter_bytes) = ((StepState::WORDS + max_pages) * 4, model.caches() * experts * 4);
         let (step, counters) = (small("step", step_bytes)?, small("activation counters", counter_bytes)?);
-        let mut shared = vec![Shared { step: step.address, rope: rope.address, counters: counters.address }];
+        let mut locals = vec![Local { step: step.address, rope: rope.address, counters: counters.address }];
         let mut owned = vec![rope, counters];
         for device in 1..placement.devices {
             let own = |what: &str, bytes: usize| Memory::on(driver, device, what, bytes as u64);
@@ -354,7 +351,7 @@ impl CudaState {
                 [own("step", step_bytes)?, own("rotary table", table.len())?, own("activation counters", counter_bytes)?];
             let [step, rope, counters] = memories.each_ref().map(|m| m.address);
             driver.write(rope, table)?;
-            shared.push(Shared { step, rope, counters });
+            locals.push(Local { step, rope, counters });
             owned.extend(memories);
         }
         Ok(Self {
@@ -362,8 +359,8 @@ impl CudaState {
             ids: small("token ids", MAX_IDS * 4)?,
             ring: small("sampled tokens", RING * RING_WORDS * 4)?,
             placement,
-            shared,
-            _shared: owned,
+            locals,
+            _locals: owned,
             driver: Arc::clone(driver),
             mats,
             banks,
@@ -380,18 +377,40 @@ impl CudaState {
         })
     }
 
-    /// Where the counters of the decoder layers are: address and bytes of one span after the other.
-    pub fn counter_spans(&self) -> Vec<(u64, usize)> {
+    /// Where `bytes` bytes from byte `offset` of a buffer on are, one piece after the other: the counters of a layer are where that
+    /// is at home.
+    pub fn pieces(&self, buffer: u64, offset: u64, bytes: usize) -> Vec<(u64, usize)> {
         let layers = self.model.layers.len();
+        if self.locals.len() == 1 || buffer != self.locals[0].counters {
+            return vec![(buffer + offset, bytes)];
+        }
         let row = self.counter_len / layers.max(1) * 4;
-        let homes = &self.placement.homes[..layers.min(self.placement.homes.len())];
-        let mut first = 0;
-        let spans = homes.chunk_by(|a, b| a == b).map(|run| {
-            let span = (self.shared[run[0]].counters + (first * row) as u64, run.len() * row);
-            first += run.len();
-            span
-        });
-        spans.filter(|s| s.1 > 0).collect()
+        let wanted = offset as usize..offset as usize + bytes;
+        let of = |(layer, &home): (usize, &usize)| {
+            let (from, to) = (wanted.start.max(layer * row), wanted.end.min((layer + 1) * row));
+            (from < to).then(|| (self.locals[home].counters + from as u64, to - from))
+        };
+        self.placement.homes.iter().take(layers).enumerate().filter_map(of).collect()
+    }
+
+    /// What steps read and write of it.
+    pub fn shared(&self) -> Shared<u64> {
+        let words = |m: &Memory| (m.address, m.bytes as usize / 4);
+        Shared {
+            model: Arc::clone(&self.model),
+            step: self.step.address,
+            ids: self.ids.address,
+            ring: self.ring.address,
+            counters: self.locals[0].counters,
+            counter_len: self.counter_len,
+            caches: self.caches.iter().map(words).collect(),
+            vectors: self.vecs.iter().map(|v| (v.address, 0, v.bytes as usize / 4)).collect(),
+            blob_words: self.banks.iter().map(|b| b.blob_words).collect(),
+            slots: self.slots.as_ref().map(CudaSlots::tables),
+            max_context: self.max_context,
+            max_pages: self.max_pages,
+            weight_bytes: self.weight_bytes,
+        }
     }
 
     /// Copies a piece of an expert to a slot, from byte `offset` of its blob on; `aside`: beside what runs, see

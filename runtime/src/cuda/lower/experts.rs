@@ -9,8 +9,9 @@ use crate::{
         state::{CudaBank, Part, Slab},
     },
     error::{Error, Result},
-    gpu::lower::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, When, admit_params, router_params},
+    gpu::lower::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, admit_params, router_params},
     plan::{Act, BankId, Kind, Op, VecId},
+    steps::When,
 };
 
 /// Most warps of a block that has all of a token's experts.
@@ -47,7 +48,7 @@ impl<'a> Lowering<'a> {
             ("logits", self.act(logits)),
             ("ids", self.act(ids)),
             ("weights", self.act(weights)),
-            ("counters", self.shared().counters),
+            ("counters", self.local().counters),
         ];
         bind.extend(bias.map(|b| ("bias", self.vector(b))));
         if let Some(slots) = slots {

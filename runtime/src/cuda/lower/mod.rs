@@ -22,31 +22,49 @@ use several::Whereabouts;
 
 use super::{
     driver::{DeviceInfo, Function, Memory, Touch, Use, Variant},
-    state::{CudaState, Shared},
+    state::{CudaState, Local},
 };
 use crate::{
     error::{Error, Result},
-    gpu::lower::{Case, Dim, When},
     plan::{Act, ActDecl, Op, Plan, Rows, VecId},
+    steps::{Case, Dim, Scheduled, When},
 };
 
 /// Tokens up to which products run as matrix-vector kernels.
 const MATVEC_TOKENS: u32 = 8;
 
 /// A prepared launch.
-pub(crate) struct Dispatch {
+pub struct Dispatch {
     /// Where: an index into the driver's devices.
-    pub device: usize,
+    pub(crate) device: usize,
     /// The operation that it belongs to: an index into the plan's.
-    pub op: usize,
-    pub function: Function,
-    pub threads: u32,
-    pub shared: u32,
-    pub arguments: Arc<[u8]>,
-    pub touches: Arc<[Touch]>,
-    pub grid: [Dim; 3],
-    pub case: Case,
-    pub when: When,
+    pub(crate) op: usize,
+    pub(crate) function: Function,
+    pub(crate) threads: u32,
+    pub(crate) shared: u32,
+    pub(crate) arguments: Arc<[u8]>,
+    pub(crate) touches: Arc<[Touch]>,
+    pub(crate) grid: [Dim; 3],
+    pub(crate) case: Case,
+    pub(crate) when: When,
+}
+
+impl Scheduled for Dispatch {
+    fn op(&self) -> usize {
+        self.op
+    }
+
+    fn case(&self) -> Case {
+        self.case
+    }
+
+    fn when(&self) -> When {
+        self.when
+    }
+
+    fn grid(&self) -> [Dim; 3] {
+        self.grid
+    }
 }
 
 /// A launch as `lower` describes it.
@@ -251,8 +269,8 @@ impl<'a> Lowering<'a> {
     }
 
     /// What the device at hand has of its own.
-    fn shared(&self) -> Shared {
-        self.state.shared[self.device]
+    fn local(&self) -> Local {
+        self.state.locals[self.device]
     }
 
     fn vector(&self, id: VecId) -> u64 {
@@ -292,7 +310,7 @@ impl<'a> Lowering<'a> {
         let info = cuda::kernel(kernel).ok_or_else(|| Error::Shader(format!("there is no kernel `{kernel}`")))?;
         let (device, writes_step) = (self.device, info.writes_step(&defines));
         let (first, stale) = self.whereabouts.step(device, writes_step);
-        let step = if first { self.state.step.address } else { self.shared().step };
+        let step = if first { self.state.step.address } else { self.local().step };
         if stale {
             let words = self.state.step.bytes / 4;
             self.copy(self.state.step.address, step, words as u32, RowCount::Fixed(1))?;

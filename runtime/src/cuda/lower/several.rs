@@ -14,8 +14,8 @@ use super::{Emit, Lowering, ONE, RowCount, experts::ExpertProduct};
 use crate::{
     cuda::{driver::Memory, state::Slab},
     error::{Error, Result},
-    gpu::lower::{most_rows, row_words},
     plan::{Act, BankId, Op},
+    steps::{most_rows, row_words},
 };
 
 /// Which devices have what, at this point of the plan: a bit for each.
