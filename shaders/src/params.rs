@@ -293,8 +293,8 @@ params! {
         /// Zero.
         pad: u32,
     }
-    /// `copy`.
-    Copy {
+    /// `bring`.
+    Bring {
         /// Words a row.
         width: u32,
         /// Rows.

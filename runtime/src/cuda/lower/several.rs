@@ -175,9 +175,9 @@ impl<'a> Lowering<'a> {
 
     /// Copies rows to the device at hand.
     pub(super) fn copy(&mut self, from: u64, to: u64, width: u32, rows: RowCount) -> Result<()> {
-        let p = params::Copy { width, tokens: rows.param(), pad: [0; 2] };
+        let p = params::Bring { width, tokens: rows.param(), pad: [0; 2] };
         let grid = [super::Dim::Fixed(width.div_ceil(1024)), rows.each(), ONE];
-        self.emit(Emit::new("copy", &p, vec![("x", from), ("out", to)], grid))
+        self.emit(Emit::new("bring", &p, vec![("x", from), ("out", to)], grid))
     }
 
     /// Whether nobody but the experts' down products, quantised or not, reads what their up products write.

@@ -1,6 +1,6 @@
 // Rows as they are, from another device's memory; also while the plan is halted, for nobody has other rows by then. Grid: blocks of
 // 4 * THREADS words, rows.
-KERNEL(copy) {
+KERNEL(bring) {
     const Params& p = a.p;
     const u32 row = blockIdx.y;
     if (row >= (p.tokens != 0 ? p.tokens : a.frame.step->tokens)) {
