@@ -7,6 +7,7 @@
 //! | `state` | a model's weights, caches and step state on the device |
 //! | `lower` | from plan operations to launches |
 //! | [`exec`] | steps: launches, or a graph, and one small copy back |
+//! | [`profile`] | what kernels take, and what memory gives, for benchmarks |
 //!
 //! All experts are resident. Nothing here but `nvidia` needs a GPU: the tests run the same kernels, compiled for the processor.
 
@@ -15,6 +16,7 @@ pub mod exec;
 mod lower;
 #[cfg(all(feature = "cuda", not(target_arch = "wasm32")))]
 mod nvidia;
+pub mod profile;
 mod state;
 
 pub use driver::{DeviceInfo, Driver, Variant};

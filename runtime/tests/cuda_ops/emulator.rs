@@ -219,4 +219,18 @@ impl Driver for Emulator {
     fn forget(&self, fetch: Fetch) {
         self.fetches.lock().unwrap().1.remove(&fetch.0);
     }
+
+    fn time(&self, groups: &[&[Launch]], repetitions: usize) -> Result<Vec<f64>> {
+        let mut runs = Vec::new();
+        for _ in 0..repetitions {
+            let mut run = Vec::new();
+            for group in groups {
+                let start = std::time::Instant::now();
+                group.iter().try_for_each(|l| self.launch(l))?;
+                run.push(start.elapsed().as_secs_f64());
+            }
+            runs.push(run);
+        }
+        Ok(pleiad_runtime::cuda::profile::medians(&runs))
+    }
 }

@@ -6,6 +6,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("attend_expanded.cu", include_str!("../../cuda/attend_expanded.cu")),
     ("attend_merge.cu", include_str!("../../cuda/attend_merge.cu")),
     ("combine.cu", include_str!("../../cuda/combine.cu")),
+    ("copy.cu", include_str!("../../cuda/copy.cu")),
     ("draft.cu", include_str!("../../cuda/draft.cu")),
     ("embed.cu", include_str!("../../cuda/embed.cu")),
     ("expand.cu", include_str!("../../cuda/expand.cu")),

@@ -32,6 +32,8 @@ const MATVEC_TOKENS: u32 = 8;
 
 /// A prepared launch.
 pub(crate) struct Dispatch {
+    /// The operation that it belongs to: an index into the plan's.
+    pub op: usize,
     pub function: Function,
     pub threads: u32,
     pub shared: u32,
@@ -121,6 +123,8 @@ pub(crate) struct Lowered {
     pub acts: Vec<Arc<Memory>>,
     /// What else launches point to.
     pub scratch: Vec<Arc<Memory>>,
+    /// The kernels of the launches.
+    pub functions: HashMap<Variant, Function>,
 }
 
 /// What lowering needs at hand.
@@ -159,7 +163,7 @@ pub(crate) fn lower(state: &CudaState, plan: &Plan) -> Result<Lowered> {
         cx.op = index;
         cx.op(op)?;
     }
-    Ok(Lowered { dispatches: cx.dispatches, acts: cx.acts, scratch: cx.scratch })
+    Ok(Lowered { dispatches: cx.dispatches, acts: cx.acts, scratch: cx.scratch, functions: cx.functions })
 }
 
 impl Lowering<'_> {
@@ -260,7 +264,7 @@ impl Lowering<'_> {
                 function
             }
         };
-        self.dispatches.push(Dispatch { function, threads, shared, arguments, grid, case });
+        self.dispatches.push(Dispatch { op: self.op, function, threads, shared, arguments, grid, case });
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! Libraries that are missing are errors that say so: nothing of either is called before it is known to be there.
 
 mod compile;
+mod time;
 
 use std::{
     collections::HashMap,
@@ -386,6 +387,10 @@ impl Driver for Nvidia {
     fn forget(&self, fetch: Fetch) {
         // What is on its way must have landed before the place is used again.
         let _ = self.fetched(fetch);
+    }
+
+    fn time(&self, groups: &[&[Launch]], repetitions: usize) -> Result<Vec<f64>> {
+        time::time(self, groups, repetitions)
     }
 }
 
