@@ -224,14 +224,12 @@ struct Files {
 
 impl Files {
     fn write(&self, r: &Report) -> Result<()> {
-        let write = |path: &PathBuf, text: &str| {
-            report::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
-        };
+        let put = |path: &PathBuf, text: &str| write(path, text).with_context(|| format!("{} cannot be written", path.display()));
         if let Some(path) = &self.markdown {
-            write(path, &r.markdown())?;
+            put(path, &r.markdown())?;
         }
         if let Some(path) = &self.json {
-            write(path, &serde_json::to_string_pretty(&r.json())?)?;
+            put(path, &serde_json::to_string_pretty(&r.json())?)?;
         }
         Ok(())
     }

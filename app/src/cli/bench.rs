@@ -244,9 +244,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let mut done = 0;
     let mut results = Vec::new();
     for case in tests {
-        let Case { kind, tokens, .. } = case;
         // Where tokens are drafted, decoding is measured without drafts as well, in turns.
-        let ways: &[bool] = if module && kind == Kind::Decode { &[true, false] } else { &[true] };
+        let ways: &[bool] = if module && case.kind == Kind::Decode { &[true, false] } else { &[true] };
         let mut each = vec![Vec::new(); ways.len()];
         for repetition in 0..=args.repetitions.get() {
             bar.set(done, runs);
