@@ -356,6 +356,13 @@ params! {
         /// Zero.
         pad: [u32; 3],
     }
+    /// `copy`.
+    Copy {
+        /// Pieces of 16 bytes.
+        pieces: u32,
+        /// Zero.
+        pad: [u32; 3],
+    }
     /// `settle`.
     Settle {
         /// Drafts to come.

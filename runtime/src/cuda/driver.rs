@@ -144,6 +144,16 @@ pub trait Driver: Send + Sync {
 
     /// Gives copies up.
     fn forget(&self, fetch: Fetch);
+
+    /// Seconds that each group of launches takes, one group behind the other as in a graph: medians of `repetitions` runs after
+    /// one to warm up. For benchmarks.
+    ///
+    /// # Errors
+    ///
+    /// A device without a clock, or an error of the driver.
+    fn time(&self, _groups: &[&[Launch]], _repetitions: usize) -> Result<Vec<f64>> {
+        Err(Error::Gpu("this device has no clock".into()))
+    }
 }
 
 /// A buffer on a device, given back when it is dropped.

@@ -12,6 +12,7 @@
 //! | `lower` | from plan operations to launches |
 //! | `backend` | what `steps` asks of a device: launches, or a graph, and one small copy back for each part of a step |
 //! | [`exec`] | a model on a CUDA device, and its plans |
+//! | [`profile`] | what kernels take, and what memory gives, for benchmarks |
 //!
 //! Nothing here but `nvidia` needs a GPU: the tests run the same kernels, compiled for the processor.
 
@@ -24,6 +25,7 @@ mod lower;
 mod nvidia;
 pub mod order;
 mod placement;
+pub mod profile;
 mod slots;
 mod state;
 

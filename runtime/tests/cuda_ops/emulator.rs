@@ -403,4 +403,19 @@ impl Driver for Emulator {
         }
         self.fetches.lock().unwrap().1.remove(&fetch.0);
     }
+
+    fn time(&self, groups: &[&[Launch]], repetitions: usize) -> Result<Vec<f64>> {
+        let mut runs = Vec::new();
+        for _ in 0..repetitions {
+            let mut run = Vec::new();
+            for group in groups {
+                let start = std::time::Instant::now();
+                self.launch(group)?;
+                self.drain();
+                run.push(start.elapsed().as_secs_f64());
+            }
+            runs.push(run);
+        }
+        Ok(pleiad_runtime::cuda::profile::medians(&runs))
+    }
 }

@@ -6,7 +6,10 @@ use pleiad_models::{Checkpoint, Format};
 use pleiad_runtime::{
     Activations, CacheFormat, Error, Model,
     cpu::CpuExecutor,
-    cuda::{CudaExecutor, Driver},
+    cuda::{
+        CudaExecutor, Driver,
+        profile::{Profiler, copy_bandwidth},
+    },
     eval::{EvalOptions, evaluate},
     executor::{Executor, ExpertOptions, LoadOptions, Readback},
     forward::{AttentionForm, Options, Output, Speculation, record},
@@ -181,6 +184,30 @@ fn drafts_of_the_embedded_model_are_those_of_the_twins() {
         }
         println!("{}: {tokens:?}", place.name);
         assert!(tokens.len() > 6, "{}: no draft was right, so nothing was shown: {tokens:?}", place.name);
+    }
+}
+
+#[test]
+fn a_step_is_timed_kernel_by_kernel() {
+    let model = tiny();
+    for place in places("a_step_is_timed_kernel_by_kernel") {
+        let profiler = Profiler::new(&place.device, &model, &options(256), Activations::F32, &mut |_, _| {}).unwrap();
+        let layers = model.layers.len();
+        for length in [1, 200] {
+            let step = profiler.step(length, 2).unwrap();
+            let launches = |kernel: &str, makes: &str| {
+                let of = step.kernels.iter().filter(|k| k.kernel.starts_with(kernel) && k.makes.contains(makes));
+                of.map(|k| k.launches).sum::<usize>()
+            };
+            let parts = if launches("attend_merge", "") > 0 { 2 } else { 1 };
+            let found = (launches("attend", ""), launches("sample", ""), launches("matvec", "logits"));
+            assert_eq!(found, (layers * parts, 1, model.banks.len() + 1));
+            assert_eq!(step.cache_bytes, (layers * length as usize * model.config.attention.cache_width() * 2) as u64);
+            assert!(step.seconds > 0.0 && step.kernels.iter().all(|k| k.seconds > 0.0), "{step:?}");
+            assert!(step.kernels.is_sorted_by(|a, b| a.seconds >= b.seconds));
+        }
+        assert!(matches!(profiler.step(254, 2), Err(Error::Limit { .. })));
+        assert!(copy_bandwidth(&place.device, 1 << 17, 2).unwrap() > 0.0);
     }
 }
 

@@ -8,6 +8,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("attend_merge.cu", include_str!("../../cuda/attend_merge.cu")),
     ("bring.cu", include_str!("../../cuda/bring.cu")),
     ("combine.cu", include_str!("../../cuda/combine.cu")),
+    ("copy.cu", include_str!("../../cuda/copy.cu")),
     ("draft.cu", include_str!("../../cuda/draft.cu")),
     ("embed.cu", include_str!("../../cuda/embed.cu")),
     ("expand.cu", include_str!("../../cuda/expand.cu")),

@@ -553,4 +553,13 @@ pub static KERNELS: &[KernelInfo] = &[
         threads: 1024,
         hot: true,
     },
+    KernelInfo {
+        name: "copy",
+        what: "copies memory, for measuring",
+        params: params::Copy::FIELDS,
+        pointers: &[reads("x", U32), writes("out", U32)],
+        defines: &[],
+        threads: 256,
+        hot: true,
+    },
 ];

@@ -153,6 +153,8 @@ pub(crate) struct Lowered {
     pub acts: Vec<Arc<Memory>>,
     /// What else launches point to.
     pub scratch: Vec<Arc<Memory>>,
+    /// The kernels of the launches, by device and variant.
+    pub functions: HashMap<(usize, Variant), Function>,
 }
 
 /// What lowering needs at hand.
@@ -210,7 +212,7 @@ pub(crate) fn lower(state: &CudaState, plan: &Plan) -> Result<Lowered> {
         acts.extend(cx.acts[device][index].clone());
     }
     cx.scratch.extend(cx.acts.into_iter().flatten().flatten());
-    Ok(Lowered { dispatches: cx.dispatches, acts, scratch: cx.scratch })
+    Ok(Lowered { dispatches: cx.dispatches, acts, scratch: cx.scratch, functions: cx.functions })
 }
 
 impl<'a> Lowering<'a> {

@@ -5,6 +5,7 @@
 mod compile;
 mod device;
 mod host;
+mod time;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -383,6 +384,10 @@ impl Driver for Nvidia {
     fn forget(&self, fetch: Fetch) {
         // What is on its way must have landed before the place is used again.
         let _ = self.fetched(fetch);
+    }
+
+    fn time(&self, groups: &[&[Launch]], repetitions: usize) -> Result<Vec<f64>> {
+        time::time(self, groups, repetitions)
     }
 }
 
