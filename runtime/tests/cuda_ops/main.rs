@@ -14,6 +14,7 @@ mod experts;
 mod rows;
 #[path = "../gpu_ops/sampling.rs"]
 mod sampling;
+mod slots;
 #[path = "../gpu_ops/support.rs"]
 mod support;
 mod whole;
