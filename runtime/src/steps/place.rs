@@ -57,7 +57,7 @@ pub(super) async fn load<B: Backend>(
     let what = if model.config.name.is_empty() { "the model" } else { &model.config.name };
 
     let own = B::places_itself(device);
-    let budget = if own { None } else { ex.budget.or_else(|| B::room(device, needs().whole())) };
+    let budget = if own { None } else { ex.budget.or_else(|| B::room(device, &model, options)) };
     let mut remembered = budget.and_then(|_| recall());
     let mut placement = match budget.map(|budget| place_for(what, &needs(), Some(budget), known(&remembered))) {
         Some(Err(Error::Budget { what, budget, least })) if ex.budget.is_none() => {

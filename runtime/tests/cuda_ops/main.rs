@@ -20,6 +20,7 @@ mod rows;
 mod sampling;
 mod several;
 #[path = "../gpu_ops/slots.rs"]
+mod slot_tokens;
 mod slots;
 #[path = "../gpu_ops/support.rs"]
 mod support;
