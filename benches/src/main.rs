@@ -4,12 +4,14 @@
 //!     cargo run --release -p pleiad-benches -- peer --model v2-lite.gguf --peer path/to/llama-bench
 //!     cargo run --release -p pleiad-benches -- offload --model moonlight.gguf --json offload.json
 //!     cargo run --release -p pleiad-benches -- window
+//!     cargo run --release -p pleiad-benches -- cuda --json cuda.json
 //!
 //! The program needs nothing but itself and the programs it runs: it can be copied to another machine next to `pleiad`.
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod cuda;
 mod offload;
 mod peer;
 mod program;
@@ -30,6 +32,8 @@ enum Command {
     Peer(peer::PeerArgs),
     /// Models whose experts do not all fit the GPU: every share of resident experts, every way to serve misses
     Offload(Box<offload::OffloadArgs>),
+    /// The CUDA backend: published shapes in three formats, beside Pleiad's other devices and llama.cpp, with profiles
+    Cuda(Box<cuda::CudaArgs>),
     /// The app: time of its frames, and what watching the experts costs the answer
     Window(window::WindowArgs),
 }
@@ -38,6 +42,7 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Peer(args) => peer::run(&args),
         Command::Offload(args) => offload::run(&args),
+        Command::Cuda(args) => cuda::run(&args),
         Command::Window(args) => window::run(&args),
     }
 }

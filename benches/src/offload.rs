@@ -14,7 +14,6 @@ use clap::{Args, ValueEnum};
 
 use self::{
     fit::{Fit, Share},
-    plan::Peer,
     report::{Entry, Report},
     row::{Ended, Row, Sample},
 };
@@ -27,6 +26,8 @@ mod fit;
 mod plan;
 mod report;
 mod row;
+
+pub use self::{plan::Peer, report::write};
 
 /// Arguments of `offload`.
 #[derive(Args, Debug)]
@@ -223,14 +224,12 @@ struct Files {
 
 impl Files {
     fn write(&self, r: &Report) -> Result<()> {
-        let write = |path: &PathBuf, text: &str| {
-            report::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
-        };
+        let put = |path: &PathBuf, text: &str| write(path, text).with_context(|| format!("{} cannot be written", path.display()));
         if let Some(path) = &self.markdown {
-            write(path, &r.markdown())?;
+            put(path, &r.markdown())?;
         }
         if let Some(path) = &self.json {
-            write(path, &serde_json::to_string_pretty(&r.json())?)?;
+            put(path, &serde_json::to_string_pretty(&r.json())?)?;
         }
         Ok(())
     }
@@ -318,12 +317,14 @@ fn remaining(rows: &[Row], guesses: &[f64], rounds: usize) -> f64 {
     open.map(|(r, g)| (rounds.saturating_sub(r.samples.len())) as f64 * mean(r).unwrap_or(g * correction)).sum()
 }
 
-fn minutes(m: f64) -> Duration {
+/// So many minutes, of whatever a user may say.
+pub fn minutes(m: f64) -> Duration {
     // A day is more than anything takes.
     Duration::from_secs_f64((m * 60.0).clamp(0.0, 86_400.0))
 }
 
-fn span(seconds: f64) -> String {
+/// Seconds or minutes, for people.
+pub fn span(seconds: f64) -> String {
     if seconds < 100.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result,
     cpu::CpuExecutor,
-    cuda::CudaExecutor,
+    cuda::{CudaDevices, CudaExecutor},
     experts::{ExpertReport, trace::Routed, ways::WayChoice},
     gpu::{GpuDevice, GpuExecutor},
     model::Model,
@@ -48,8 +48,8 @@ pub enum DeviceChoice {
     Cpu,
     /// The adapter of that index; `None`: the best that is no software.
     Wgpu(Option<usize>),
-    /// The CUDA device of that index; `None`: the first.
-    Cuda(Option<usize>),
+    /// A CUDA device, or several that share the model.
+    Cuda(CudaDevices),
 }
 
 /// What a device needs to know to load a model.
@@ -183,7 +183,7 @@ pub enum Executor {
     Cpu(Box<CpuExecutor>),
     /// A GPU through wgpu.
     Gpu(Box<GpuExecutor>),
-    /// A GPU through CUDA.
+    /// A GPU, or several, through CUDA.
     Cuda(Box<CudaExecutor>),
 }
 
@@ -305,15 +305,16 @@ impl Executor {
         match self {
             Self::Cpu(_) => Ok(Vec::new()),
             Self::Gpu(e) => e.resident().await,
-            Self::Cuda(e) => Ok(e.resident()),
+            Self::Cuda(e) => e.resident().await,
         }
     }
 
     /// Keeps what was learnt about the use of experts for the next start.
     pub fn save_profile(&self) -> Result<()> {
         match self {
-            Self::Cpu(_) | Self::Cuda(_) => Ok(()),
+            Self::Cpu(_) => Ok(()),
             Self::Gpu(e) => e.save_profile(),
+            Self::Cuda(e) => e.save_profile(),
         }
     }
 

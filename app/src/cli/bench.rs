@@ -34,6 +34,12 @@ pub struct BenchArgs {
     /// Tokens to generate, one test each; 0: none
     #[arg(short = 'n', long, value_name = "N,...", value_delimiter = ',', default_value = "128")]
     pub n_gen: Vec<usize>,
+    /// Positions that the context has before tokens are generated, for each -n a test each
+    #[arg(short = 'd', long, value_name = "D,...", value_delimiter = ',', default_value = "0")]
+    pub n_depth: Vec<usize>,
+    /// Instead of all tests, time each kernel of the step that decodes a token, at these lengths of the context (CUDA)
+    #[arg(long, value_name = "L,...", value_delimiter = ',')]
+    pub profile: Vec<u32>,
     /// Repetitions of each test
     #[arg(short, long, value_name = "R", default_value = "5")]
     pub repetitions: NonZeroUsize,
@@ -63,6 +69,43 @@ pub enum Form {
 enum Kind {
     Prefill,
     Decode,
+}
+
+/// What the random numbers begin with.
+const FIRST: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Case {
+    kind: Kind,
+    tokens: usize,
+    depth: usize,
+}
+
+impl Case {
+    /// Positions of the context that it takes.
+    fn positions(&self) -> usize {
+        match self.kind {
+            Kind::Prefill => self.tokens + 2,
+            Kind::Decode => self.depth.max(1) + self.tokens + 2,
+        }
+    }
+
+    fn name(&self) -> String {
+        let kind = if self.kind == Kind::Prefill { "pp" } else { "tg" };
+        let depth = if self.depth > 0 { format!(" @ d{}", self.depth) } else { String::new() };
+        format!("{kind}{}{depth}", self.tokens)
+    }
+}
+
+/// The tests that are asked for.
+fn tests(args: &BenchArgs) -> Vec<Case> {
+    let prefill = args.n_prompt.iter().map(|&tokens| Case { kind: Kind::Prefill, tokens, depth: 0 });
+    let decode = args.n_gen.iter().flat_map(|&tokens| {
+        let each = move |&depth: &usize| Case { kind: Kind::Decode, tokens, depth };
+        args.n_depth.iter().map(each)
+    });
+    prefill.chain(decode).filter(|c| c.tokens > 0).collect()
 }
 
 /// Everything that was measured.
@@ -107,10 +150,12 @@ struct Memory {
 
 #[derive(Serialize)]
 struct Test {
-    /// `pp512`, `tg128`, as llama-bench calls them.
+    /// `pp512`, `tg128`, `tg128 @ d1024`, as llama-bench calls them.
     name: String,
     kind: Kind,
     tokens: usize,
+    /// Positions that the context has before.
+    depth: usize,
     tokens_per_second: Statistics,
     /// Prefill: mean seconds from the request to its first token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,9 +216,11 @@ impl Statistics {
 
 /// Runs `pleiad bench`.
 pub fn run(args: &BenchArgs) -> Result<()> {
-    let wanted = |list: &[usize], kind| list.iter().filter(|&&n| n > 0).map(move |&n| (kind, n)).collect::<Vec<_>>();
-    let tests = [wanted(&args.n_prompt, Kind::Prefill), wanted(&args.n_gen, Kind::Decode)].concat();
-    let Some(needed) = tests.iter().map(|&(kind, n)| if kind == Kind::Prefill { n + 2 } else { n + 3 }).max() else {
+    if !args.profile.is_empty() {
+        return super::profile::run(args);
+    }
+    let tests = tests(args);
+    let Some(needed) = tests.iter().map(Case::positions).max() else {
         bail!("nothing to measure: both -p and -n are 0");
     };
     let mut options = args.engine.options()?;
@@ -187,8 +234,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let start = Instant::now();
     let opened = open::engine(&args.model.model, options.clone(), json)?;
     let module = opened.checkpoint.config.num_mtp_layers > 0 && options.draft != Some(0);
-    let mut bench = Bench { engine: &opened.engine, drafts: true, random: 0x9e37_79b9_7f4a_7c15 };
-    bench.generate(1, 1)?;
+    let mut bench = Bench { engine: &opened.engine, drafts: true, random: FIRST };
+    bench.generate(1, 1, false)?;
     let first_token_seconds = start.elapsed().as_secs_f64();
 
     let what = inspect::describe(&opened.checkpoint);
@@ -196,16 +243,17 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let runs = (tests.len() * (args.repetitions.get() + 1)) as u64;
     let mut done = 0;
     let mut results = Vec::new();
-    for (kind, tokens) in tests {
+    for case in tests {
         // Where tokens are drafted, decoding is measured without drafts as well, in turns.
-        let ways: &[bool] = if module && kind == Kind::Decode { &[true, false] } else { &[true] };
+        let ways: &[bool] = if module && case.kind == Kind::Decode { &[true, false] } else { &[true] };
         let mut each = vec![Vec::new(); ways.len()];
         for repetition in 0..=args.repetitions.get() {
             bar.set(done, runs);
-            let random = bench.random;
+            // The positions before a decoding test are the same each time, so that they are computed once.
+            let random = if case.depth > 0 { FIRST } else { bench.random };
             for (each, &drafts) in each.iter_mut().zip(ways) {
                 (bench.drafts, bench.random) = (drafts, random);
-                let stats = bench.test(kind, tokens)?;
+                let stats = bench.test(case)?;
                 // The first one warms up.
                 if repetition > 0 {
                     each.push(stats);
@@ -214,7 +262,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             done += 1;
         }
         for (each, &drafts) in each.iter().zip(ways) {
-            let mut result = test(kind, tokens, each, &opened, what.parameters.active_bytes);
+            let mut result = test(case, each, &opened, what.parameters.active_bytes);
             if !drafts {
                 result.name += " draft 0";
             }
@@ -258,15 +306,15 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn test(&mut self, kind: Kind, tokens: usize) -> Result<GenerationStats> {
+    fn test(&mut self, Case { kind, tokens, depth }: Case) -> Result<GenerationStats> {
         match kind {
-            Kind::Prefill => self.generate(tokens, 1),
-            Kind::Decode => self.generate(1, tokens + 1),
+            Kind::Prefill => self.generate(tokens, 1, false),
+            Kind::Decode => self.generate(depth.max(1), tokens + 1, depth > 0),
         }
     }
 
-    /// Reads `prompt` random tokens and generates `tokens` more, whatever they are.
-    fn generate(&mut self, prompt: usize, tokens: usize) -> Result<GenerationStats> {
+    /// Reads `prompt` random tokens and generates `tokens` more, whatever they are. `again`: some of them may be in the cache.
+    fn generate(&mut self, prompt: usize, tokens: usize, again: bool) -> Result<GenerationStats> {
         let vocab = self.engine.config().vocab_size as u64;
         let ids = (0..prompt).map(|_| (self.next() % vocab) as u32).collect();
         let options = GenerateOptions { max_tokens: Some(tokens), end: Vec::new(), routing: false };
@@ -275,7 +323,9 @@ impl Bench<'_> {
         let mut generation = session.generate(ids, SamplingParams::default(), options);
         while let Some(event) = generation.next_blocking() {
             match event {
-                Event::Done { stats, .. } if stats.reused_tokens == 0 && stats.generated_tokens == tokens => return Ok(stats),
+                Event::Done { stats, .. } if (again || stats.reused_tokens == 0) && stats.generated_tokens == tokens => {
+                    return Ok(stats);
+                }
                 Event::Done { stats, .. } => bail!(
                     "a run generated {} of {tokens} tokens and found {} in the cache",
                     stats.generated_tokens,
@@ -299,7 +349,8 @@ impl Bench<'_> {
     }
 }
 
-fn test(kind: Kind, tokens: usize, each: &[GenerationStats], opened: &Opened, active_bytes: u64) -> Test {
+fn test(case: Case, each: &[GenerationStats], opened: &Opened, active_bytes: u64) -> Test {
+    let Case { kind, tokens, depth } = case;
     let seconds = |s: &GenerationStats| if kind == Kind::Prefill { s.prefill_seconds } else { s.decode_seconds };
     let rates = each.iter().map(|s| tokens as f64 / seconds(s).max(1e-9)).collect();
     let mean_seconds = each.iter().map(seconds).sum::<f64>() / each.len().max(1) as f64;
@@ -316,9 +367,10 @@ fn test(kind: Kind, tokens: usize, each: &[GenerationStats], opened: &Opened, ac
     let config = &opened.checkpoint.config;
     let mixtures = (0..config.num_layers).filter(|&i| config.is_moe(i)).count();
     Test {
-        name: format!("{}{tokens}", if kind == Kind::Prefill { "pp" } else { "tg" }),
+        name: case.name(),
         kind,
         tokens,
+        depth,
         tokens_per_second: Statistics::of(rates),
         seconds_to_first_token: (kind == Kind::Prefill).then_some(mean_seconds),
         drafts,
@@ -411,6 +463,21 @@ fn print(out: &mut Stream, r: &Report) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn depths_are_tests_of_decoding() {
+        #[derive(clap::Parser)]
+        struct Only {
+            #[command(flatten)]
+            bench: BenchArgs,
+        }
+        let args = clap::Parser::parse_from(["x", "-p", "512,0", "-n", "16,8", "-d", "0,1024"]);
+        let Only { bench } = args;
+        let cases = tests(&bench);
+        let names: Vec<String> = cases.iter().map(Case::name).collect();
+        assert_eq!(names, ["pp512", "tg16", "tg16 @ d1024", "tg8", "tg8 @ d1024"]);
+        assert_eq!(cases.iter().map(Case::positions).collect::<Vec<_>>(), [514, 19, 1042, 11, 1034]);
+    }
 
     #[test]
     fn statistics_of_a_sample() {

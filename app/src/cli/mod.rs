@@ -13,6 +13,7 @@ mod inspect;
 mod interrupt;
 mod open;
 mod output;
+mod profile;
 mod run;
 mod synth;
 mod term;

@@ -4,7 +4,7 @@
 use half::{bf16, f16};
 
 use super::Values;
-use crate::Format;
+use crate::{Format, blocks::f8_to_f32};
 
 /// Root mean square of what a block stores for a weight, over uniform bits.
 const RMS_I8: f32 = 73.9;
@@ -30,6 +30,9 @@ const RMS_SCALES_4: f32 = 11.73;
 const RMS_CODEBOOK: f32 = 67.44;
 /// Of FP4's 0, 1, 2, 3, 4, 6, 8, 12.
 const RMS_FP4: f32 = 5.852;
+
+/// Of the codes of FP8: far from the largest, 448, and from the subnormals.
+const RMS_F8: f32 = 64.0;
 
 /// Draws of a normal distribution in a table that fits a core's cache.
 const TABLE: usize = 1 << 14;
@@ -109,8 +112,10 @@ impl Fill {
         let mut table = Vec::new();
         if !format.is_quantised() {
             for _ in 0..TABLE {
-                let x = mean + deviation * random.normal();
+                let draw = random.normal();
+                let x = mean + deviation * draw;
                 match format {
+                    Format::F8E4M3 => table.push(nearest_f8(RMS_F8 * draw)),
                     Format::F16 => table.extend(f16::from_f32(x).to_le_bytes()),
                     Format::BF16 => table.extend(bf16::from_f32(x).to_le_bytes()),
                     _ => table.extend(x.to_le_bytes()),
@@ -148,7 +153,8 @@ impl Fill {
     pub(super) fn fill(&mut self, out: &mut [u8]) {
         match self.format {
             Format::F16 | Format::BF16 => return self.look_up::<2>(out),
-            Format::F32 | Format::F8E4M3 => return self.look_up::<4>(out),
+            Format::F32 => return self.look_up::<4>(out),
+            Format::F8E4M3 => return self.look_up::<1>(out),
             Format::Q8_0 => self.bits(out, no_minus_128),
             _ => self.bits(out, |w| w),
         }
@@ -205,6 +211,18 @@ impl Fill {
             }
         }
     }
+}
+
+/// The scale with which codes of FP8 have the deviation.
+pub(super) fn f8_scale(deviation: f32) -> f32 {
+    deviation / RMS_F8
+}
+
+/// The code of FP8 whose value is nearest.
+fn nearest_f8(x: f32) -> u8 {
+    // Codes of positive values ascend.
+    let magnitude = (0..0x7f).min_by(|&a, &b| (f8_to_f32(a) - x.abs()).abs().total_cmp(&(f8_to_f32(b) - x.abs()).abs()));
+    magnitude.unwrap_or(0) | if x < 0.0 { 0x80 } else { 0 }
 }
 
 /// No byte of -128: quantisers never write it, and sign tricks may rely on that.

@@ -1,4 +1,4 @@
-//! Random weights in a published shape, as GGUF files that llama.cpp loads, too.
+//! Random weights in a published shape, as GGUF files that llama.cpp loads, too, or in FP8 as Hugging Face has them.
 //!
 //! Speed depends on shapes and formats, not on what the weights say; with such a file it can be
 //! measured without the real one. Every weight has the standard deviation of a freshly
@@ -7,6 +7,7 @@
 //! A file is a function of its options: the same seed gives the same bytes.
 
 mod fill;
+pub mod hugging_face;
 mod quant;
 mod shapes;
 mod vocab;
@@ -95,8 +96,8 @@ pub fn write(options: &SynthOptions, out: &mut impl Write, progress: &mut dyn Fn
     Ok(total)
 }
 
-/// The header and the tensors behind it.
-fn plan(options: &SynthOptions) -> Result<(Writer, Vec<Planned>)> {
+/// The configuration that is asked for.
+fn config(options: &SynthOptions) -> Result<Config> {
     let mut c = options.shape.config();
     let layers = options.layers.unwrap_or(c.num_layers);
     if layers == 0 || layers > c.num_layers {
@@ -108,6 +109,12 @@ fn plan(options: &SynthOptions) -> Result<(Writer, Vec<Planned>)> {
     if !options.mtp {
         c.num_mtp_layers = 0;
     }
+    Ok(c)
+}
+
+/// The header and the tensors behind it.
+fn plan(options: &SynthOptions) -> Result<(Writer, Vec<Planned>)> {
+    let c = config(options)?;
     let mut writer = Writer::new();
     metadata(&mut writer, options, &c);
     vocab::metadata(&mut writer, options.shape, c.vocab_size);

@@ -179,3 +179,45 @@ fn vocabularies_load_and_round_trip() {
         );
     }
 }
+
+#[test]
+fn an_fp8_directory_opens_with_the_shape_s_configuration() {
+    let folder = std::env::temp_dir().join(format!("pleiad-synth-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for mtp in [false, true] {
+        let o = SynthOptions { mtp, ..options(Shape::Tiny256, Quant::Q4KM) };
+        for (name, bytes) in super::hugging_face::files(&o).unwrap() {
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+        let (mut out, mut last) = (Vec::new(), 0);
+        let total = super::hugging_face::write(&o, &mut out, &mut |done, _| last = done).unwrap();
+        assert_eq!((out.len() as u64, super::hugging_face::size(&o).unwrap()), (total, total));
+        assert!(last <= total);
+        std::fs::write(folder.join(super::hugging_face::WEIGHTS), out).unwrap();
+        let c = Checkpoint::open(&folder).unwrap();
+        let expected = Shape::Tiny256.config();
+        let expected = Config { name: c.config.name.clone(), num_mtp_layers: usize::from(mtp), ..expected };
+        assert_eq!(c.config, expected);
+        assert!(c.source.unused.is_empty() && c.source.remarks.is_empty(), "{:?}", c.source.remarks);
+        c.weights.check_finite("synth", &mut |_, _| {}).unwrap();
+        let crate::weights::Query::Lora { a, .. } = &c.weights.layers[1].q else { panic!("low rank") };
+        assert_eq!(a.format, Format::F8E4M3);
+        let (mean, deviation) = moments(&a.to_f32());
+        let wanted = f64::from(super::fan_in(a.cols));
+        assert!((deviation / wanted - 1.0).abs() < 0.03 && mean.abs() < 0.03 * wanted, "{mean} {deviation} {wanted}");
+        let t = c.tokenizer.unwrap();
+        assert_eq!(t.decode(&t.encode("Hello, world", false).unwrap(), false), "Hello, world");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn every_published_shape_is_described_as_it_is() {
+    for shape in Shape::ALL {
+        let o = SynthOptions { mtp: true, ..options(shape, Quant::Q4KM) };
+        let files = super::hugging_face::files(&o).unwrap();
+        let (_, json) = files.iter().find(|(name, _)| *name == "config.json").unwrap();
+        let json = serde_json::from_slice(json).unwrap();
+        assert_eq!(Config::from_hugging_face("config.json", shape.title(), &json).unwrap(), shape.config());
+    }
+}

@@ -1,6 +1,8 @@
 //! A made-up vocabulary of the true size: bytes, a few merges, pronounceable words, and the real
 //! special tokens at their real ids.
 
+use serde_json::{Map, Value, json};
+
 use super::Shape;
 use crate::gguf::Writer;
 
@@ -160,6 +162,38 @@ pub(super) fn metadata(w: &mut Writer, shape: Shape, vocab_size: usize) {
     }
     w.set("tokenizer.ggml.add_bos_token", s.add_bos);
     w.set("tokenizer.chat_template", s.template);
+}
+
+/// The files of a Hugging Face directory that are about the vocabulary, and the ids that `config.json` has: begin, end, padding.
+pub(super) fn hugging_face(shape: Shape, vocab_size: usize) -> (Vec<(&'static str, Value)>, [(&'static str, Option<u32>); 3]) {
+    let s = special(shape);
+    let (tokens, _) = vocabulary(&s, vocab_size);
+    let vocab: Map<String, Value> = tokens.into_iter().enumerate().map(|(id, text)| (text, id.into())).collect();
+    let added = s.tokens.iter().map(|(id, text)| {
+        json!({
+            "id": id, "content": text, "special": true, "normalized": false,
+            "single_word": false, "lstrip": false, "rstrip": false,
+        })
+    });
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let merges = MERGES.iter().filter_map(|m| m.split_once(' ')).map(|(a, b)| json!([a, b])).collect::<Vec<_>>();
+    let tokenizer = json!({
+        "version": "1.0",
+        "added_tokens": added.collect::<Vec<_>>(),
+        "normalizer": null,
+        "pre_tokenizer": bytes,
+        "decoder": bytes,
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+    });
+    let text = |id: Option<u32>| s.tokens.iter().find(|(at, _)| Some(*at as u32) == id).map(|(_, text)| *text);
+    let settings = json!({
+        "add_bos_token": s.add_bos,
+        "bos_token": text(s.bos),
+        "eos_token": text(Some(s.eos)),
+        "chat_template": s.template,
+    });
+    let ids = [("bos_token_id", s.bos), ("eos_token_id", Some(s.eos)), ("pad_token_id", Some(s.pad))];
+    (vec![("tokenizer.json", tokenizer), ("tokenizer_config.json", settings)], ids)
 }
 
 fn vocabulary(s: &Special, vocab_size: usize) -> (Vec<String>, Vec<i32>) {

@@ -3,20 +3,24 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`budget`] | one memory budget, shared by weights, expert slots and latent cache |
+//! | [`balance`] | which GPU of several holds which experts and layers |
 //! | [`bank`] | the host's packed experts: the bytes that a slot holds |
 //! | [`policy`] | how hot an expert is |
 //! | [`residency`] | which expert lives in which slot |
 //! | [`ways`] | the choice among gather, CPU and resume, measured while decoding |
 //! | [`profile`] | which experts a model used before, for a warm start |
+//! | `record` | words of tables, record and heat on a device |
 //! | [`trace`], [`replay`] | what was routed and served; what other policies would have made of it |
 //! | [`walk`] | routing with locality for benchmarks with random weights |
 //! | `cold` | missing experts on the CPU |
 
+pub mod balance;
 pub mod bank;
 pub mod budget;
 pub(crate) mod cold;
 pub mod policy;
 pub mod profile;
+pub(crate) mod record;
 pub mod replay;
 pub mod residency;
 pub mod trace;

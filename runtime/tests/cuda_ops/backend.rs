@@ -16,6 +16,11 @@ use crate::emulator::{Emulator, compiler};
 
 pub type Device = dyn Driver;
 
+/// Whether kernels can read host memory.
+pub fn reads_host(_device: &Arc<Device>) -> bool {
+    true
+}
+
 /// A device that tests use.
 #[derive(Clone)]
 pub struct Place {
@@ -23,11 +28,25 @@ pub struct Place {
     pub device: Arc<Device>,
 }
 
-/// The emulated device, and the first real one. Says so by name if there is none.
+/// Which devices the tests use: a number, or `off`. Where it names a device, that one alone, and the tests fail without it.
+const CHOICE: &str = "PLEIAD_CUDA_DEVICE";
+
+fn open(index: usize) -> Result<Place> {
+    let device = cuda::open(Some(index))?;
+    Ok(Place { name: device.info().name.clone(), device })
+}
+
+/// The emulated device, and the first real one, unless the environment names another. Says so by name if there is none.
 pub fn places(test: &str) -> Vec<Place> {
     static REAL: OnceLock<Option<Place>> = OnceLock::new();
-    let open = || cuda::open(None).ok().map(|device| Place { name: device.info().name.clone(), device });
-    let mut all: Vec<Place> = REAL.get_or_init(open).iter().cloned().collect();
+    let choice = std::env::var(CHOICE).ok();
+    let index = choice.as_ref().and_then(|c| c.parse().ok());
+    let wanted = |i| open(i).unwrap_or_else(|e| panic!("{CHOICE} is {i}: {e}"));
+    let find = || index.map_or_else(|| open(0).ok().filter(|_| choice.is_none()), |i| Some(wanted(i)));
+    let mut all: Vec<Place> = REAL.get_or_init(find).iter().cloned().collect();
+    if index.is_some() {
+        return all;
+    }
     match compiler() {
         Some(compiler) => all.push(Place { name: "emulated CUDA".into(), device: Arc::new(Emulator::new(compiler)) }),
         None => println!("SKIPPED {test} on an emulated device: no C++ compiler (g++ or clang++, on Linux)"),

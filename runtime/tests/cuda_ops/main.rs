@@ -7,13 +7,21 @@ mod attention;
 mod backend;
 #[path = "../gpu_ops/dense.rs"]
 mod dense;
+#[path = "../gpu_ops/drafts.rs"]
+mod drafts;
 mod emulator;
 #[path = "../gpu_ops/experts.rs"]
 mod experts;
+mod halted;
+mod placement;
 #[path = "../gpu_ops/rows.rs"]
 mod rows;
 #[path = "../gpu_ops/sampling.rs"]
 mod sampling;
+mod several;
+#[path = "../gpu_ops/slots.rs"]
+mod slot_tokens;
+mod slots;
 #[path = "../gpu_ops/support.rs"]
 mod support;
 mod whole;

@@ -68,6 +68,16 @@ impl KernelInfo {
         defines.get("THREADS").and_then(|t| t.parse().ok()).unwrap_or(self.threads)
     }
 
+    /// Whether it changes the state of the step, which every kernel reads.
+    pub fn writes_step(&self, defines: &Defines) -> bool {
+        match self.name {
+            "sample" | "draft" | "settle" | "shift" | "admit" | "place" => true,
+            // It halts the plan at a miss.
+            "router" => defines.get("SLOTS").is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether decoding spends its time in the variant. Eight tokens are a short chunk of a prompt.
     pub fn is_hot(&self, defines: &Defines) -> bool {
         self.hot && defines.get("TOKENS") != Some("8")
@@ -128,7 +138,12 @@ impl KernelInfo {
             "latent" | "expand" => vec![base.clone(), base.flag("CACHE_F32")],
             "attend" => attend_variants(),
             "attend_expanded" => [1, 4, 8].map(|n| base.clone().set("DV_TILES", n)).to_vec(),
-            "router" => vec![base.clone(), base.flag("BIAS")],
+            "router" => {
+                let biased = base.clone().flag("BIAS");
+                vec![base.clone(), biased.clone(), base.flag("SLOTS"), biased.flag("SLOTS")]
+            }
+            "last_row" => vec![base.clone(), base.flag("TAKEN")],
+            "sample" => vec![base.clone(), base.flag("VERIFY")],
             _ => vec![base],
         }
     }
@@ -361,8 +376,37 @@ pub static KERNELS: &[KernelInfo] = &[
             writes("ids", U32),
             writes("weights", F32),
             writes("counters", U32),
+            writes("slots", U32).only("SLOTS"),
+            writes("residency", U32).only("SLOTS"),
         ],
-        defines: &[Define::Flag("BIAS")],
+        defines: &[Define::Flag("BIAS"), Define::Flag("SLOTS")],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
+        name: "place",
+        what: "the slots of a routing, looked up again",
+        params: params::Place::FIELDS,
+        pointers: &[reads("ids", U32), reads("table", U32), writes("slots", U32)],
+        defines: &[],
+        threads: 64,
+        hot: false,
+    },
+    KernelInfo {
+        name: "admit",
+        what: "slots for missing experts, in place of the coldest",
+        params: params::Admit::FIELDS,
+        pointers: &[reads("ids", U32), writes("slots", U32), writes("residency", U32), writes("heat", U32), writes("work", U32)],
+        defines: &[],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
+        name: "gather",
+        what: "missing experts, copied from the host's memory",
+        params: params::Gather::FIELDS,
+        pointers: &[reads("work", U32), reads("source", U32), writes("slab", U32)],
+        defines: &[],
         threads: 256,
         hot: true,
     },
@@ -402,6 +446,24 @@ pub static KERNELS: &[KernelInfo] = &[
         hot: false,
     },
     KernelInfo {
+        name: "spread",
+        what: "which copy of an expert serves a pair, of those on several devices",
+        params: params::Spread::FIELDS,
+        pointers: &[reads("ids", U32), reads("table", U32), writes("slots", U32)],
+        defines: &[],
+        threads: 32,
+        hot: true,
+    },
+    KernelInfo {
+        name: "bring",
+        what: "rows from another device's memory",
+        params: params::Bring::FIELDS,
+        pointers: &[reads("x", U32), writes("out", U32)],
+        defines: &[],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
         name: "group_count",
         what: "pairs of each slot",
         params: params::Group::FIELDS,
@@ -439,20 +501,65 @@ pub static KERNELS: &[KernelInfo] = &[
     },
     KernelInfo {
         name: "last_row",
-        what: "the last token's row",
+        what: "the last token's row, or the last one that counts",
         params: params::LastRow::FIELDS,
         pointers: &[reads("x", F32), writes("out", F32)],
-        defines: &[],
+        defines: &[Define::Flag("TAKEN")],
         threads: 256,
         hot: true,
     },
     KernelInfo {
         name: "sample",
-        what: "samples a token and prepares the next step",
+        what: "samples a token and prepares the next step, or verifies a draft",
         params: params::Sample::FIELDS,
         pointers: &[writes("ids", U32), writes("ring", U32), writes("logits", F32)],
-        defines: &[],
+        defines: &[Define::Flag("VERIFY")],
         threads: 512,
+        hot: true,
+    },
+    KernelInfo {
+        name: "join",
+        what: "rows of two activations side by side",
+        params: params::Join::FIELDS,
+        pointers: &[reads("a", F32), reads("b", F32), writes("out", F32)],
+        defines: &[],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
+        name: "shift",
+        what: "moves the token ids up by one row",
+        params: params::Shift::FIELDS,
+        pointers: &[writes("ids", U32)],
+        defines: &[],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
+        name: "settle",
+        what: "moves the step to the last row that counts",
+        params: params::Settle::FIELDS,
+        pointers: &[writes("ids", U32)],
+        defines: &[],
+        threads: 32,
+        hot: true,
+    },
+    KernelInfo {
+        name: "draft",
+        what: "drafts the likeliest token",
+        params: params::Draft::FIELDS,
+        pointers: &[writes("ids", U32), reads("logits", F32)],
+        defines: &[],
+        threads: 1024,
+        hot: true,
+    },
+    KernelInfo {
+        name: "copy",
+        what: "copies memory, for measuring",
+        params: params::Copy::FIELDS,
+        pointers: &[reads("x", U32), writes("out", U32)],
+        defines: &[],
+        threads: 256,
         hot: true,
     },
 ];
