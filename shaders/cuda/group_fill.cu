@@ -8,6 +8,9 @@ KERNEL(group_fill) {
     const Params& p = a.p;
     const u32 slot = blockIdx.x;
     const u32 all = token_count(a.frame, p.tokens) * p.top_k;
+    if (all == 0) {
+        return;
+    }
     // Pairs and tiles of earlier slots.
     u32 pairs = 0, tiles = 0;
     for (u32 e = threadIdx.x; e < slot; e += THREADS) {

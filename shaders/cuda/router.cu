@@ -1,10 +1,21 @@
 // Chooses the experts of one token: scores, groups, the top_k best, weights; ids ascend. Ties go to the lower id. Up to 512
 // experts. Grid: tokens.
+//
+// SLOTS: experts live in slots, and not all have one. The slot of each expert chosen is looked up, every choice is recorded,
+// and where one is missing and the step says so, the plan halts after this layer's router.
 const u32 MOST = 512;
 const u32 MOST_GROUPS = 64;
 const u32 MOST_CHOSEN = 64;
 const u32 EACH = MOST / THREADS;
 const float NONE = -1e30f;
+#ifdef SLOTS
+#include "shared/slots.cuh"
+
+// The pair of a chosen expert in the record.
+__device__ __forceinline__ u32* recorded(const Args& a, u32 token, u32 place) {
+    return a.residency + a.p.record + 2 * (size_t)((a.p.bank * a.frame.step->tokens + token) * a.p.top_k + place);
+}
+#endif
 
 KERNEL(router) {
     __shared__ float cells[THREADS / 32];
@@ -17,9 +28,24 @@ KERNEL(router) {
     const Params& p = a.p;
     const Step& step = *a.frame.step;
     const u32 token = blockIdx.x;
+#ifdef SLOTS
+    __shared__ u32 rows;
+    __shared__ u32 missing;
+    if (threadIdx.x == 0) {
+        // Another token of this step may halt the plan at this very layer, and at this very moment: it is read once.
+        const u32 halt = *(const volatile u32*)&step.halt;
+        rows = halt == 0 || (step.tokens > 1 && halt == p.layer + 1) ? step.tokens : 0;
+        missing = 0;
+    }
+    __syncthreads();
+    if (token >= rows) {
+        return;
+    }
+#else
     if (token >= token_count(a.frame, p.tokens)) {
         return;
     }
+#endif
     float score[EACH], key[EACH];
     float best = NONE;
 #pragma unroll
@@ -120,6 +146,14 @@ KERNEL(router) {
             if (step.counters_on != 0 && step.stopped == 0) {
                 atomicAdd(&a.counters[p.layer * p.experts + e], 1u);
             }
+#ifdef SLOTS
+            const u32 slot = a.residency[p.bank * p.experts + e];
+            a.slots[token * p.top_k + place] = slot;
+            *recorded(a, token, place) = e | (slot == ABSENT ? 0 : HIT);
+            if (slot == ABSENT) {
+                atomicAdd(&missing, 1u);
+            }
+#endif
         }
     }
     __syncthreads();
@@ -132,6 +166,15 @@ KERNEL(router) {
             }
             factor /= sum + 1e-20f;
         }
-        a.weights[token * p.top_k + threadIdx.x] = chosen_scores[threadIdx.x] * factor;
+        const float weight = chosen_scores[threadIdx.x] * factor;
+        a.weights[token * p.top_k + threadIdx.x] = weight;
+#ifdef SLOTS
+        recorded(a, token, threadIdx.x)[1] = __float_as_uint(weight);
+#endif
     }
+#ifdef SLOTS
+    if (threadIdx.x == 0 && missing != 0 && step.on_miss != 0 && step.stopped == 0) {
+        a.frame.step->halt = p.layer + 1;
+    }
+#endif
 }

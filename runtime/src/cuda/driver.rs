@@ -57,7 +57,7 @@ pub struct Graph(pub usize);
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fetch(pub u64);
 
-/// A device with one stream: what is asked of it happens in order.
+/// A device with one stream: what is asked of it happens in order, but for uploads made aside.
 ///
 /// Every method may fail with the driver's error; none panics on what a driver does.
 pub trait Driver: Send + Sync {
@@ -75,6 +75,23 @@ pub trait Driver: Send + Sync {
 
     /// Writes to a buffer; `data` may be reused at once.
     fn write(&self, address: u64, data: &[u8]) -> Result<()>;
+
+    /// Makes page-locked memory of the host, `bytes` bytes of zeros, that kernels of every device read at the address returned;
+    /// `what` names it in errors.
+    fn allocate_host(&self, what: &str, bytes: u64) -> Result<u64>;
+
+    /// Gives host memory back, once what uses it is done.
+    fn release_host(&self, address: u64);
+
+    /// Writes to host memory at once: nothing that runs may read there.
+    fn write_host(&self, address: u64, data: &[u8]) -> Result<()>;
+
+    /// Writes to a buffer beside what runs: once all that was asked for before the last [`join_uploads`](Self::join_uploads) is
+    /// done, and while what was asked for since goes on. `data` may be reused at once.
+    fn upload_aside(&self, address: u64, data: &[u8]) -> Result<()>;
+
+    /// What is asked for from now on waits for the uploads made aside so far.
+    fn join_uploads(&self) -> Result<()>;
 
     /// Loads a variant.
     fn function(&self, variant: &Variant) -> Result<Function>;
@@ -128,5 +145,41 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         self.driver.release(self.address);
+    }
+}
+
+/// Page-locked memory of the host that kernels read, given back when it is dropped.
+pub struct HostMemory {
+    driver: Arc<dyn Driver>,
+    /// Its address for kernels.
+    pub address: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+impl HostMemory {
+    /// Memory of at least one byte.
+    pub fn new(driver: &Arc<dyn Driver>, what: &str, bytes: u64) -> Result<Self> {
+        let bytes = bytes.max(16).next_multiple_of(16);
+        Ok(Self { driver: Arc::clone(driver), address: driver.allocate_host(what, bytes)?, bytes })
+    }
+
+    /// Writes from byte `at` on: nothing that runs may read there.
+    ///
+    /// # Errors
+    ///
+    /// More than there is room for, or an error of the driver.
+    pub fn write(&self, at: u64, data: &[u8]) -> Result<()> {
+        if at.checked_add(data.len() as u64).is_none_or(|end| end > self.bytes) {
+            let what = format!("{} bytes from {at} on in host memory of {} bytes", data.len(), self.bytes);
+            return Err(Error::Invalid(what));
+        }
+        self.driver.write_host(self.address + at, data)
+    }
+}
+
+impl Drop for HostMemory {
+    fn drop(&mut self) {
+        self.driver.release_host(self.address);
     }
 }

@@ -5,18 +5,22 @@
 //! | [`driver`] | what is asked of a device: memory, kernels, graphs, copies |
 //! | `nvidia` | NVIDIA's driver and compiler, found when the program runs (feature `cuda`) |
 //! | `state` | a model's weights, caches and step state on the device |
+//! | `slots` | what the device knows of experts in slots |
 //! | `lower` | from plan operations to launches |
-//! | [`exec`] | steps: launches, or a graph, and one small copy back |
+//! | `backend` | what `steps` asks of a device: launches, or a graph, and one small copy back for each part of a step |
+//! | [`exec`] | a model on a CUDA device, and its plans |
 //! | [`profile`] | what kernels take, and what memory gives, for benchmarks |
 //!
-//! All experts are resident. Nothing here but `nvidia` needs a GPU: the tests run the same kernels, compiled for the processor.
+//! Nothing here but `nvidia` needs a GPU: the tests run the same kernels, compiled for the processor.
 
+mod backend;
 pub mod driver;
 pub mod exec;
 mod lower;
 #[cfg(all(feature = "cuda", not(target_arch = "wasm32")))]
 mod nvidia;
 pub mod profile;
+mod slots;
 mod state;
 
 pub use driver::{DeviceInfo, Driver, Variant};

@@ -145,12 +145,7 @@ async fn start(
         return Err(Error::Limit { what: "--draft, in tokens".into(), needed: draft as u64, limit: MAX_DRAFT as u64 });
     }
     let positions = options.positions.unwrap_or(2 * context).max(context).next_multiple_of(PAGE);
-    // Its backend makes no drafts yet.
-    let draft = if matches!(options.device, DeviceChoice::Cuda(_)) { Some(0) } else { options.draft };
-    if draft == Some(0) && options.draft.is_some_and(|k| k > 0) {
-        return Err(Error::Invalid("--draft: the CUDA backend makes no drafts".into()));
-    }
-    let mut model = match draft {
+    let mut model = match options.draft {
         Some(0) => Model::new(&checkpoint.config, &checkpoint.weights),
         _ => Model::with_mtp(&checkpoint.config, &checkpoint.weights),
     };
@@ -189,7 +184,7 @@ async fn start(
         Some(d) => (d.name(), "wgpu"),
         None => (String::new(), "cpu"),
     };
-    let mut plans = Plans::new(&model, options.activations, options.chunk, drafting::numbers(draft));
+    let mut plans = Plans::new(&model, options.activations, options.chunk, drafting::numbers(options.draft));
     let placed = match (&device, options.device) {
         (Some(device), _) => on_gpu(device, &model, &load, kernels.then_some(&mut plans), progress).await,
         (None, DeviceChoice::Cuda(index)) => {

@@ -19,7 +19,7 @@ pub(super) mod tests;
 
 use std::{io, path::Path, sync::Arc};
 
-use pleiad_models::{blocks::packed_row_bytes, format::F8_BLOCK, weights::Experts};
+use pleiad_models::{format::F8_BLOCK, weights::Experts};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,7 +30,8 @@ use layout::PARTS;
 use recent::Recent;
 
 pub use fingerprint::fingerprint;
-pub use layout::BlobLayout;
+pub use layout::{BlobLayout, PACKED_ROWS};
+pub(crate) use layout::{pack_rows, row_stride};
 
 /// Bytes of an expert that are read and packed at a time.
 const CHUNK: usize = 4 << 20;
@@ -56,6 +57,8 @@ pub enum BankKind {
 pub struct HostBank {
     model: Arc<Model>,
     banks: Vec<Layouts>,
+    /// Rows begin at multiples of so many bytes.
+    row_align: usize,
     store: Store,
     /// One expert, or a part of one, packed on the fly.
     scratch: Vec<u8>,
@@ -76,8 +79,8 @@ struct Layouts {
 }
 
 impl Layouts {
-    fn of(experts: &Experts) -> Self {
-        Self { blob: BlobLayout::of(experts), record: BlobLayout::record_of(experts) }
+    fn of(experts: &Experts, row_align: usize) -> Self {
+        Self { blob: BlobLayout::of(experts, row_align), record: BlobLayout::record_of(experts, row_align) }
     }
 }
 
@@ -105,16 +108,36 @@ impl HostBank {
         directory: Option<&Path>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
-        Self::within(model, partial, directory, memory_limit(), progress)
+        Self::open_aligned(model, partial, directory, PACKED_ROWS, progress)
+    }
+
+    /// [`open`](Self::open), for a device whose rows begin at multiples of `row_align` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open`.
+    pub fn open_aligned(
+        model: &Arc<Model>,
+        partial: &[bool],
+        directory: Option<&Path>,
+        row_align: usize,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
+        Self::within(Self::keeping_nothing(model, row_align), partial, directory, memory_limit(), progress)
     }
 
     /// Keeps nothing: what the checkpoint does not hold as it is gets packed at every use.
     pub fn on_the_fly(model: &Arc<Model>) -> Self {
-        let banks: Vec<Layouts> = model.banks.iter().map(Layouts::of).collect();
+        Self::keeping_nothing(model, PACKED_ROWS)
+    }
+
+    fn keeping_nothing(model: &Arc<Model>, row_align: usize) -> Self {
+        let banks: Vec<Layouts> = model.banks.iter().map(|experts| Layouts::of(experts, row_align)).collect();
         let kind = if banks.iter().all(|b| b.record.stride == 0) { BankKind::Checkpoint } else { BankKind::OnTheFly };
         Self {
             model: Arc::clone(model),
             banks,
+            row_align,
             store: Store::Nothing,
             scratch: Vec::new(),
             recent: Recent::new(RECENT),
@@ -124,15 +147,15 @@ impl HostBank {
         }
     }
 
-    /// [`open`](Self::open), with at most `limit` bytes of memory.
+    /// Gives what is partial a home, with at most `limit` bytes of memory.
     fn within(
-        model: &Arc<Model>,
+        mut bank: Self,
         partial: &[bool],
         directory: Option<&Path>,
         limit: u64,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
-        let mut bank = Self::on_the_fly(model);
+        let model = &Arc::clone(&bank.model);
         let needed: Vec<usize> = (0..bank.banks.len())
             .filter(|&b| partial.get(b).copied().unwrap_or(false) && bank.banks[b].record.stride > 0)
             .collect();
@@ -143,7 +166,7 @@ impl HostBank {
         let bytes = needed.iter().map(|&b| (bank.banks[b].record.stride as u64) * model.banks[b].len() as u64).sum();
 
         #[cfg(not(target_arch = "wasm32"))]
-        let refused = match directory.map(|d| file::open_or_build(model, &needed, d, progress)) {
+        let refused = match directory.map(|d| file::open_or_build(model, bank.row_align, &needed, d, progress)) {
             Some(Ok((file, notice))) => {
                 return Ok(Self { kind: BankKind::File, bytes: file.bytes(), store: Store::File(file), notice, ..bank });
             }
@@ -229,7 +252,7 @@ impl HostBank {
         let mut whole = self.recent.takes(blob.stride).then(|| self.recent.room(blob.stride));
         for (i, part) in PARTS.into_iter().enumerate() {
             let (tensor, first) = experts.place(expert, part);
-            let row = packed_row_bytes(tensor.format, tensor.cols);
+            let row = blob.rows[i];
             // Whole blocks of F8, and offsets that are multiples of 16.
             let step = (CHUNK / row.max(1) / F8_BLOCK).max(1) * F8_BLOCK;
             for at in (0..tensor.rows).step_by(step) {
@@ -237,10 +260,10 @@ impl HostBank {
                 let m = rows.matrix();
                 let (offset, bytes) = (blob.offsets[i] + at * row, m.rows * row);
                 match &mut whole {
-                    Some(whole) => m.pack(&mut whole[offset..offset + bytes]),
+                    Some(whole) => pack_rows(&m, row, &mut whole[offset..offset + bytes]),
                     None => {
                         self.scratch.resize(bytes, 0);
-                        m.pack(&mut self.scratch);
+                        pack_rows(&m, row, &mut self.scratch);
                         put(offset, &self.scratch)?;
                     }
                 }

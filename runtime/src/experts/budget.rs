@@ -5,10 +5,13 @@
 
 mod buffers;
 
-use pleiad_models::{Tensor, blocks::packed_row_bytes};
+use pleiad_models::Tensor;
 use serde::Serialize;
 
-use super::{bank::BlobLayout, profile::Profile};
+use super::{
+    bank::{BlobLayout, PACKED_ROWS, row_stride},
+    profile::Profile,
+};
 use crate::{
     error::{Error, Result},
     executor::{Activations, CacheFormat},
@@ -81,15 +84,29 @@ impl Needs {
         activations: Activations,
         chunk: usize,
     ) -> Self {
+        Self::aligned(model, positions, max_context, cache, activations, chunk, PACKED_ROWS)
+    }
+
+    /// [`Needs::of`] on a device whose rows of weights begin at multiples of `row_align` bytes.
+    #[expect(clippy::too_many_arguments, reason = "those of `of`, and one")]
+    pub fn aligned(
+        model: &Model,
+        positions: usize,
+        max_context: usize,
+        cache: CacheFormat,
+        activations: Activations,
+        chunk: usize,
+        row_align: usize,
+    ) -> Self {
         let config = &model.config;
         let (r, dr) = (config.attention.kv_lora_rank as u64, config.attention.qk_rope_head_dim as u64);
         let (context, page) = (max_context.max(1) as u64, PAGE as u64);
 
-        let packed = |t: &Tensor| (t.count * t.rows * packed_row_bytes(t.format, t.cols)) as u64;
+        let packed = |t: &Tensor| (t.count * t.rows * row_stride(t, row_align)) as u64;
         // Vectors share a buffer; each takes at least one byte of padding.
         let vector = |v: &Vec<f32>| (v.len() as u64 * 4 + 1).next_multiple_of(256);
         // The experts of the module that drafts always stay.
-        let module = model.mtp_bank().map_or(0, |bank| BlobLayout::of(bank).stride.saturating_mul(bank.len()) as u64);
+        let module = model.mtp_bank().map_or(0, |bank| BlobLayout::of(bank, row_align).stride.saturating_mul(bank.len()) as u64);
         let dense = sum(model.mats.iter().map(packed).chain(model.vecs.iter().map(vector)).chain([module]));
 
         let row_bytes = match cache {
@@ -105,7 +122,7 @@ impl Needs {
             FfnIds::Dense(_) => None,
         });
         let layers: Vec<_> = banks
-            .map(|(layer, e)| LayerNeeds { layer, experts: e.len(), top_k, blob: BlobLayout::of(e).stride as u64 })
+            .map(|(layer, e)| LayerNeeds { layer, experts: e.len(), top_k, blob: BlobLayout::of(e, row_align).stride as u64 })
             .collect();
 
         let plans = buffers::plans(model, activations, chunk);

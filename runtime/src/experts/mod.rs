@@ -8,6 +8,7 @@
 //! | [`residency`] | which expert lives in which slot |
 //! | [`ways`] | the choice among gather, CPU and resume, measured while decoding |
 //! | [`profile`] | which experts a model used before, for a warm start |
+//! | `record` | words of tables, record and heat on a device |
 //! | [`trace`], [`replay`] | what was routed and served; what other policies would have made of it |
 //! | [`walk`] | routing with locality for benchmarks with random weights |
 //! | `cold` | missing experts on the CPU |
@@ -17,6 +18,7 @@ pub mod budget;
 pub(crate) mod cold;
 pub mod policy;
 pub mod profile;
+pub(crate) mod record;
 pub mod replay;
 pub mod residency;
 pub mod trace;

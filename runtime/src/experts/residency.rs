@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::policy::{ABSENT, HALF_LIFE, Heat};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    model::Model,
+};
 
 /// For every bank (a mixture layer's experts, numbered as `Model::banks`): the slot of each expert, the expert of each slot, and
 /// how hot each expert is. Table and slots are inverse to each other after any sequence of calls. Arguments out of range change
@@ -54,6 +57,18 @@ impl Residency {
         };
         let half_life = if half_life > 0.0 { half_life } else { HALF_LIFE };
         Self { banks: banks.iter().map(bank).collect(), half_life, now: 0 }
+    }
+
+    /// A slot for every expert of a model: expert e lives in slot e.
+    pub fn whole(model: &Model) -> Self {
+        let banks: Vec<(usize, usize)> = model.banks.iter().map(|b| (b.len(), b.len())).collect();
+        let mut all = Self::new(&banks, HALF_LIFE);
+        for (bank, &(experts, _)) in banks.iter().enumerate() {
+            for (expert, slot) in (0..=u16::MAX).zip(0..experts as u32) {
+                all.place(bank, expert, slot);
+            }
+        }
+        all
     }
 
     /// Number of banks.

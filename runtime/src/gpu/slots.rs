@@ -10,17 +10,15 @@ use super::{
     weights::{Slab, host_visible},
 };
 use crate::{
-    error::{Error, Result},
-    experts::{bank::HostBank, residency::Residency},
-    model::{FfnIds, Model},
+    error::Result,
+    experts::{
+        bank::HostBank,
+        record::{SlotWords, table_at},
+        residency::Residency,
+    },
+    model::Model,
+    steps::Tables,
 };
-
-/// Words of one choice in the record: expert and flags; the bits of its weight.
-pub(crate) const CHOICE_WORDS: usize = 2;
-/// In the record: the expert was resident.
-pub(crate) const HIT: u32 = 1 << 16;
-/// In the record: a kernel fetched it.
-pub(crate) const GATHERED: u32 = 1 << 17;
 
 /// Buffers of a device whose experts live in slots.
 pub(crate) struct Slots {
@@ -49,86 +47,58 @@ pub(crate) struct Slots {
 impl Slots {
     /// Makes the buffers for steps of up to `tokens` tokens, and writes the tables.
     pub async fn new(gpu: &GpuDevice, model: &Model, residency: &Residency, tokens: usize) -> Result<Self> {
-        let (experts, top_k) = model.config.moe.as_ref().map_or((0, 0), |m| (m.num_experts, m.top_k));
-        let banks = model.banks.len();
-        if model.banks.iter().any(|b| b.len() != experts) {
-            return Err(Error::Gpu("layers that differ in their number of experts".into()));
-        }
+        let words = SlotWords::of(model, residency, tokens)?;
         let storage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
-        let record = banks * experts;
-        let words = record + banks * tokens * top_k * CHOICE_WORDS;
-        let tables = gpu.buffer("tables of experts and record of choices", (words * 4) as u64, storage).await?;
         let slots = Self {
-            tables,
-            record,
+            tables: gpu.buffer("tables of experts and record of choices", words.table_bytes(), storage).await?,
+            record: words.record(),
             tokens,
-            round: gpu.buffer("experts of a round", (experts * 4) as u64, storage).await?,
-            heat: gpu.buffer("heat of experts", (banks * (1 + 2 * experts) * 4) as u64, storage).await?,
-            work: gpu.buffer("experts to gather", ((1 + 2 * top_k) * 4) as u64, storage).await?,
+            round: gpu.buffer("experts of a round", words.round_bytes(), storage).await?,
+            heat: gpu.buffer("heat of experts", words.heat_bytes(), storage).await?,
+            work: gpu.buffer("experts to gather", words.work_bytes(), storage).await?,
             sources: Vec::new(),
-            bank_of: model
-                .layers
-                .iter()
-                .map(|l| match l.ffn {
-                    FfnIds::Moe { bank, .. } => Some(bank.0 as usize),
-                    FfnIds::Dense(_) => None,
-                })
-                .collect(),
-            partial: (0..banks).map(|b| residency.is_partial(b)).collect(),
-            experts,
+            bank_of: words.bank_of,
+            partial: words.partial,
+            experts: words.experts,
         };
-        (0..banks).for_each(|b| slots.write_table(gpu, b, residency.table(b)));
+        for b in 0..words.banks {
+            let table = bytemuck::cast_slice(residency.table(b));
+            gpu.queue.write_buffer(&slots.tables, table_at(b, slots.experts), table);
+        }
         Ok(slots)
     }
 
-    /// Copies the experts of partial layers to where kernels can read them. `progress` is called with bytes done and in all.
+    /// What the host reads and writes of it.
+    pub fn tables(&self) -> Tables<Buffer> {
+        Tables {
+            tables: self.tables.clone(),
+            record: self.record,
+            tokens: self.tokens,
+            round: self.round.clone(),
+            heat: self.heat.clone(),
+            experts: self.experts,
+        }
+    }
+
+    /// Copies the experts of partial layers to where kernels can read them. `progress` is called with the bytes of each.
     pub async fn make_sources(
         &mut self,
         gpu: &Arc<GpuDevice>,
         model: &Model,
         host: &mut HostBank,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        let total = self.source_bytes(host);
-        let (mut done, mut sources) = (0, Vec::new());
+        let mut sources = Vec::new();
         for (b, &partial) in self.partial.iter().enumerate() {
-            let mut count = |bytes| {
-                done += bytes;
-                progress(done, total);
-            };
-            sources.push(if partial { host_visible(gpu, model, b, host, &mut count).await? } else { Vec::new() });
+            sources.push(if partial { host_visible(gpu, model, b, host, progress).await? } else { Vec::new() });
         }
         gpu.idle().await?;
         self.sources = sources;
         Ok(())
     }
 
-    /// Bytes that [`Slots::make_sources`] needs.
-    pub fn source_bytes(&self, host: &HostBank) -> u64 {
-        let partial = self.partial.iter().enumerate().filter(|(_, p)| **p);
-        partial.map(|(b, _)| (host.layout(b).stride * self.experts) as u64).sum()
-    }
-
     /// Whether kernels can fetch experts by themselves.
     pub fn can_gather(&self) -> bool {
         !self.sources.is_empty()
-    }
-
-    /// Sets who lives where in a layer.
-    pub fn write_table(&self, gpu: &GpuDevice, bank: usize, table: &[u32]) {
-        gpu.queue.write_buffer(&self.tables, (bank * self.experts * 4) as u64, bytemuck::cast_slice(table));
-    }
-
-    /// Sets the experts of a round.
-    pub fn write_round(&self, gpu: &GpuDevice, table: &[u32]) {
-        gpu.queue.write_buffer(&self.round, 0, bytemuck::cast_slice(table));
-    }
-
-    /// Sets how hot a layer's experts are, as of `now`.
-    pub fn write_heat(&self, gpu: &GpuDevice, bank: usize, now: u32, heat: &[crate::experts::policy::Heat]) {
-        let mut words = vec![now];
-        words.extend(heat.iter().flat_map(|h| [h.count.to_bits(), h.last]));
-        let at = bank * (1 + 2 * self.experts) * 4;
-        gpu.queue.write_buffer(&self.heat, at as u64, bytemuck::cast_slice(&words));
     }
 }

@@ -19,7 +19,7 @@ use super::device::GpuDevice;
 use crate::{
     error::{Error, Result},
     experts::{
-        bank::{BlobLayout, HostBank},
+        bank::{BlobLayout, HostBank, PACKED_ROWS},
         residency::Residency,
     },
     model::Model,
@@ -192,11 +192,11 @@ impl GpuWeights {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let packed = |t: &Tensor| (t.count * t.rows * packed_row_bytes(t.format, t.cols)) as u64;
-        let slots = |(b, bank): (usize, &Experts)| (residency.slots(b) * BlobLayout::of(bank).stride) as u64;
+        let slots = |(b, bank): (usize, &Experts)| (residency.slots(b) * BlobLayout::of(bank, PACKED_ROWS).stride) as u64;
         let module = model.mtp_bank();
         let total = model.mats.iter().map(packed).sum::<u64>()
             + model.banks.iter().enumerate().map(slots).sum::<u64>()
-            + module.map_or(0, |bank| (bank.len() * BlobLayout::of(bank).stride) as u64);
+            + module.map_or(0, |bank| (bank.len() * BlobLayout::of(bank, PACKED_ROWS).stride) as u64);
         let mut host = host;
         let (scratch, since_flush, previous, done) = (Vec::with_capacity(CHUNK + BINDING_ALIGN), 0, None, 0);
         let mut up = Uploader { gpu, scratch, since_flush, previous, done, total, progress };
@@ -276,7 +276,7 @@ async fn upload_matrix(gpu: &GpuDevice, up: &mut Uploader<'_>, t: &Tensor) -> Re
 
 /// The slabs of a layer's slots.
 async fn make_bank(gpu: &GpuDevice, experts: &Experts, slots: usize) -> Result<GpuBank> {
-    let layout = BlobLayout::of(experts);
+    let layout = BlobLayout::of(experts, PACKED_ROWS);
     let name = &experts.first(ExpertPart::Gate).name;
     let step = slab_rows(&format!("an expert of {name}"), layout.stride, 1, gpu.max_slab())?;
     let mut slabs = Vec::new();
@@ -296,7 +296,7 @@ async fn make_bank(gpu: &GpuDevice, experts: &Experts, slots: usize) -> Result<G
 
 /// Packs every expert into its own slot.
 async fn fill_bank(up: &mut Uploader<'_>, bank: &GpuBank, experts: &Experts) -> Result<()> {
-    let layout = BlobLayout::of(experts);
+    let layout = BlobLayout::of(experts, PACKED_ROWS);
     for slab in &bank.slabs {
         for local in 0..slab.rows {
             for (i, part) in PARTS.into_iter().enumerate() {

@@ -44,7 +44,7 @@ static inline float4 make_float4(float x, float y, float z, float w) {
     return {x, y, z, w};
 }
 
-static Index threadIdx, blockIdx;
+static Index threadIdx, blockIdx, gridDim;
 
 namespace emulation {
 

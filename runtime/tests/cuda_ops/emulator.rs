@@ -46,6 +46,8 @@ pub struct Emulator {
     graphs: Mutex<Vec<Vec<Launch>>>,
     buffers: Mutex<HashMap<u64, usize>>,
     fetches: Mutex<(u64, HashMap<u64, Vec<u8>>)>,
+    /// Uploads made aside: they land as late as they may, so that a step that does not wait for them shows.
+    aside: Mutex<Vec<(u64, Vec<u8>)>>,
 }
 
 impl Emulator {
@@ -64,6 +66,7 @@ impl Emulator {
             graphs: Mutex::default(),
             buffers: Mutex::default(),
             fetches: Mutex::default(),
+            aside: Mutex::default(),
         }
     }
 
@@ -151,6 +154,8 @@ impl Driver for Emulator {
 
     fn release(&self, address: u64) {
         let bytes = self.buffers.lock().unwrap().remove(&address).expect("a buffer is released once");
+        // What was never waited for lands nowhere.
+        self.aside.lock().unwrap().retain(|(to, _)| !(address..address + bytes as u64).contains(to));
         // SAFETY: it was allocated with this layout, and nobody uses it any more.
         let guard = unsafe { std::slice::from_raw_parts((address as *const u8).add(bytes), GUARD) };
         let whole = guard.iter().all(|&b| b == PATTERN);
@@ -163,6 +168,28 @@ impl Driver for Emulator {
         // SAFETY: whoever writes to an address has allocated it.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), address as *mut u8, data.len()) };
         Ok(())
+    }
+
+    fn allocate_host(&self, what: &str, bytes: u64) -> Result<u64> {
+        self.allocate(what, bytes)
+    }
+
+    fn release_host(&self, address: u64) {
+        self.release(address);
+    }
+
+    fn write_host(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.write(address, data)
+    }
+
+    fn upload_aside(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.aside.lock().unwrap().push((address, data.to_vec()));
+        Ok(())
+    }
+
+    fn join_uploads(&self) -> Result<()> {
+        let landed = std::mem::take(&mut *self.aside.lock().unwrap());
+        landed.iter().try_for_each(|(address, data)| self.write(*address, data))
     }
 
     fn function(&self, variant: &Variant) -> Result<Function> {

@@ -12,6 +12,7 @@ static void emulated_body() {
 extern "C" int emulated_launch(const void* args, unsigned x, unsigned y, unsigned z) {
     emulated_args = static_cast<const Args*>(args);
     emulation::body = emulated_body;
+    gridDim = {x, y, z};
     for (blockIdx.z = 0; blockIdx.z < z; blockIdx.z++) {
         for (blockIdx.y = 0; blockIdx.y < y; blockIdx.y++) {
             for (blockIdx.x = 0; blockIdx.x < x; blockIdx.x++) {

@@ -13,10 +13,13 @@ mod emulator;
 #[path = "../gpu_ops/experts.rs"]
 mod experts;
 mod halted;
+mod placement;
 #[path = "../gpu_ops/rows.rs"]
 mod rows;
 #[path = "../gpu_ops/sampling.rs"]
 mod sampling;
+#[path = "../gpu_ops/slots.rs"]
+mod slots;
 #[path = "../gpu_ops/support.rs"]
 mod support;
 mod whole;

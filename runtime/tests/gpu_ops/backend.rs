@@ -11,8 +11,10 @@ use pleiad_runtime::{
 
 pub use pleiad_runtime::gpu::{GpuDevice as Device, GpuExecutor as DeviceExecutor};
 
-/// Whether the executor tells all tokens of a step with drafts.
-pub const TELLS_ALL_TAKEN: bool = true;
+/// Whether kernels can read host memory.
+pub fn reads_host(device: &Arc<Device>) -> bool {
+    device.host_visible
+}
 
 /// The model of a setup on a device, ready for its step.
 pub async fn prepare(setup: &Setup, device: &Arc<Device>) -> Result<(DeviceExecutor, PlanId)> {

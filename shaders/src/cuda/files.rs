@@ -2,6 +2,7 @@
 
 /// (path below `cuda/`, text).
 pub(super) const FILES: &[(&str, &str)] = &[
+    ("admit.cu", include_str!("../../cuda/admit.cu")),
     ("attend.cu", include_str!("../../cuda/attend.cu")),
     ("attend_expanded.cu", include_str!("../../cuda/attend_expanded.cu")),
     ("attend_merge.cu", include_str!("../../cuda/attend_merge.cu")),
@@ -12,6 +13,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("expand.cu", include_str!("../../cuda/expand.cu")),
     ("experts_matmat.cu", include_str!("../../cuda/experts_matmat.cu")),
     ("experts_matvec.cu", include_str!("../../cuda/experts_matvec.cu")),
+    ("gather.cu", include_str!("../../cuda/gather.cu")),
     ("group_count.cu", include_str!("../../cuda/group_count.cu")),
     ("group_fill.cu", include_str!("../../cuda/group_fill.cu")),
     ("join.cu", include_str!("../../cuda/join.cu")),
@@ -20,6 +22,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("matmat.cu", include_str!("../../cuda/matmat.cu")),
     ("matvec.cu", include_str!("../../cuda/matvec.cu")),
     ("norm.cu", include_str!("../../cuda/norm.cu")),
+    ("place.cu", include_str!("../../cuda/place.cu")),
     ("quantise.cu", include_str!("../../cuda/quantise.cu")),
     ("rope.cu", include_str!("../../cuda/rope.cu")),
     ("router.cu", include_str!("../../cuda/router.cu")),
@@ -36,6 +39,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/largest.cuh", include_str!("../../cuda/shared/largest.cuh")),
     ("shared/ptx.cuh", include_str!("../../cuda/shared/ptx.cuh")),
     ("shared/q8.cuh", include_str!("../../cuda/shared/q8.cuh")),
+    ("shared/slots.cuh", include_str!("../../cuda/shared/slots.cuh")),
     ("shift.cu", include_str!("../../cuda/shift.cu")),
     ("swiglu.cu", include_str!("../../cuda/swiglu.cu")),
 ];

@@ -106,8 +106,11 @@ impl KernelInfo {
         if self.name == "norm" && !has("OUT_F32") && !has("OUT_Q8") {
             return Err(wrong("OUT_F32", "(nothing)"));
         }
-        if has("COMBINE") && has("GATED") {
+        if has("COMBINE") && (has("GATED") || has("UP")) {
             return Err(wrong("COMBINE", "1"));
+        }
+        if has("UP") && has("GATED") {
+            return Err(wrong("UP", "1"));
         }
         Ok(())
     }
@@ -128,7 +131,10 @@ impl KernelInfo {
             "latent" | "expand" => vec![base.clone(), base.flag("CACHE_F32")],
             "attend" => attend_variants(),
             "attend_expanded" => [1, 4, 8].map(|n| base.clone().set("DV_TILES", n)).to_vec(),
-            "router" => vec![base.clone(), base.flag("BIAS")],
+            "router" => {
+                let biased = base.clone().flag("BIAS");
+                vec![base.clone(), biased.clone(), base.flag("SLOTS"), biased.flag("SLOTS")]
+            }
             "last_row" => vec![base.clone(), base.flag("TAKEN")],
             "sample" => vec![base.clone(), base.flag("VERIFY")],
             _ => vec![base],
@@ -183,6 +189,8 @@ fn experts_variants() -> Vec<Defines> {
         }
     }
     all.extend(["bf16", "q4_k", "q8_0"].into_iter().flat_map(precisions).map(|d| shaped(&d, 2048, 1408, 1)));
+    // Gates and up matrices of different kinds are multiplied one by one.
+    all.extend(["bf16", "q4_k"].map(|f| shaped(&Defines::new().set("FORMAT", f).flag("X4").flag("UP"), 1408, 2048, 1)));
     all
 }
 
@@ -198,6 +206,8 @@ fn tiles(add: bool) -> Vec<Defines> {
     }
     if add {
         all.push(Defines::new().set("FORMAT", "bf16").flag("ADD").set("TN", 64));
+    } else {
+        all.push(Defines::new().set("FORMAT", "q4_k").flag("UP").set("TN", 32));
     }
     all.push(gated(&Defines::new().set("FORMAT", "bf16"), "f32").set("TN", 32));
     all
@@ -363,8 +373,37 @@ pub static KERNELS: &[KernelInfo] = &[
             writes("ids", U32),
             writes("weights", F32),
             writes("counters", U32),
+            writes("slots", U32).only("SLOTS"),
+            writes("residency", U32).only("SLOTS"),
         ],
-        defines: &[Define::Flag("BIAS")],
+        defines: &[Define::Flag("BIAS"), Define::Flag("SLOTS")],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
+        name: "place",
+        what: "the slots of a routing, looked up again",
+        params: params::Place::FIELDS,
+        pointers: &[reads("ids", U32), reads("table", U32), writes("slots", U32)],
+        defines: &[],
+        threads: 64,
+        hot: false,
+    },
+    KernelInfo {
+        name: "admit",
+        what: "slots for missing experts, in place of the coldest",
+        params: params::Admit::FIELDS,
+        pointers: &[reads("ids", U32), writes("slots", U32), writes("residency", U32), writes("heat", U32), writes("work", U32)],
+        defines: &[],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
+        name: "gather",
+        what: "missing experts, copied from the host's memory",
+        params: params::Gather::FIELDS,
+        pointers: &[reads("work", U32), reads("source", U32), writes("slab", U32)],
+        defines: &[],
         threads: 256,
         hot: true,
     },
@@ -388,6 +427,7 @@ pub static KERNELS: &[KernelInfo] = &[
             TPR,
             RPT,
             Define::Number("TOKENS", &[1], false),
+            Define::Flag("UP"),
             Define::Flag("COMBINE"),
             Define::Number("THREADS", &[32, 64, 96, 128, 160, 192, 224, 256], true),
         ],
@@ -399,7 +439,7 @@ pub static KERNELS: &[KernelInfo] = &[
         what: "chosen experts' matrices times many tokens, by tiles of one expert's pairs",
         params: params::Experts::FIELDS,
         pointers: &[reads("x", U32), reads("bank", U32), reads("pairs", U32), reads("tiles", U32), writes("out", F32)],
-        defines: &[FORMAT, ACT_Q8, GATED, GATE_FORMAT, TN],
+        defines: &[FORMAT, ACT_Q8, GATED, GATE_FORMAT, TN, Define::Flag("UP")],
         threads: 128,
         hot: false,
     },

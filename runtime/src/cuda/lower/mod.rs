@@ -23,23 +23,42 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    gpu::lower::{Case, Dim, most_rows, row_words},
     plan::{Act, ActDecl, Op, Plan, Rows, VecId},
+    steps::{Case, Dim, Scheduled, When, most_rows, row_words},
 };
 
 /// Tokens up to which products run as matrix-vector kernels.
 const MATVEC_TOKENS: u32 = 8;
 
 /// A prepared launch.
-pub(crate) struct Dispatch {
+pub struct Dispatch {
     /// The operation that it belongs to: an index into the plan's.
-    pub op: usize,
-    pub function: Function,
-    pub threads: u32,
-    pub shared: u32,
-    pub arguments: Arc<[u8]>,
-    pub grid: [Dim; 3],
-    pub case: Case,
+    pub(crate) op: usize,
+    pub(crate) function: Function,
+    pub(crate) threads: u32,
+    pub(crate) shared: u32,
+    pub(crate) arguments: Arc<[u8]>,
+    pub(crate) grid: [Dim; 3],
+    pub(crate) case: Case,
+    pub(crate) when: When,
+}
+
+impl Scheduled for Dispatch {
+    fn op(&self) -> usize {
+        self.op
+    }
+
+    fn case(&self) -> Case {
+        self.case
+    }
+
+    fn when(&self) -> When {
+        self.when
+    }
+
+    fn grid(&self) -> [Dim; 3] {
+        self.grid
+    }
 }
 
 /// A launch as `lower` describes it.
@@ -50,13 +69,14 @@ struct Emit<'a> {
     bind: Vec<(&'a str, u64)>,
     grid: [Dim; 3],
     case: Case,
+    when: When,
     shared: u32,
 }
 
 impl<'a> Emit<'a> {
     fn new(kernel: &'static str, params: &impl Pod, bind: Vec<(&'a str, u64)>, grid: [Dim; 3]) -> Self {
         let params = bytemuck::bytes_of(params).to_vec();
-        Self { kernel, defines: Defines::new(), params, bind, grid, case: Case::ALWAYS, shared: 0 }
+        Self { kernel, defines: Defines::new(), params, bind, grid, case: Case::ALWAYS, when: When::Always, shared: 0 }
     }
 
     fn with(self, defines: Defines) -> Self {
@@ -65,6 +85,10 @@ impl<'a> Emit<'a> {
 
     fn when(self, case: Case) -> Self {
         Self { case, ..self }
+    }
+
+    fn only(self, when: When) -> Self {
+        Self { when, ..self }
     }
 
     fn shared(self, shared: u32) -> Self {
@@ -139,6 +163,8 @@ struct Lowering<'a> {
     grouped: Option<Act>,
     /// The operation at hand.
     op: usize,
+    /// The layer at hand is that of the module that drafts: its experts have no slots.
+    drafting: bool,
 }
 
 /// Lowers `plan`.
@@ -152,6 +178,7 @@ pub(crate) fn lower(state: &CudaState, plan: &Plan) -> Result<Lowered> {
         functions: HashMap::new(),
         grouped: None,
         op: 0,
+        drafting: false,
     };
     for decl in &plan.acts {
         let bytes = (row_words(decl) * most_rows(decl, plan.max_tokens) * 4) as u64;
@@ -246,7 +273,7 @@ impl Lowering<'_> {
 
     /// Adds a launch.
     fn emit(&mut self, e: Emit<'_>) -> Result<()> {
-        let Emit { kernel, defines, params, bind, grid, case, shared } = e;
+        let Emit { kernel, defines, params, bind, grid, case, when, shared } = e;
         let info = cuda::kernel(kernel).ok_or_else(|| Error::Shader(format!("there is no kernel `{kernel}`")))?;
         let frame = cuda::Frame {
             step: self.state.step.address,
@@ -264,7 +291,7 @@ impl Lowering<'_> {
                 function
             }
         };
-        self.dispatches.push(Dispatch { op: self.op, function, threads, shared, arguments, grid, case });
+        self.dispatches.push(Dispatch { op: self.op, function, threads, shared, arguments, grid, case, when });
         Ok(())
     }
 }

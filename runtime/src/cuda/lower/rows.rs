@@ -6,8 +6,8 @@ use super::{Dim, Emit, Lowering, ONE, RowCount};
 use crate::{
     error::{Error, Result},
     executor::CacheFormat,
-    gpu::lower::parts_of,
     plan::{Act, Heads, MatId, VecId},
+    steps::parts_of,
 };
 
 /// Elements a block of the simple kernels.

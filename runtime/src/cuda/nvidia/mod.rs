@@ -3,6 +3,7 @@
 //! Libraries that are missing are errors that say so: nothing of either is called before it is known to be there.
 
 mod compile;
+mod host;
 mod time;
 
 use std::{
@@ -143,7 +144,8 @@ pub fn open(index: usize) -> Result<Arc<dyn Driver>> {
         check(sys::cuStreamCreate(&raw mut stream, 1), "making a stream")?;
     }
     let (kernels, graphs, copies) = (Mutex::default(), Mutex::default(), Mutex::default());
-    Ok(Arc::new(Nvidia { info, device, context, stream, kernels, graphs, copies }))
+    let (blocks, aside) = (Mutex::default(), Mutex::default());
+    Ok(Arc::new(Nvidia { info, device, context, stream, kernels, graphs, copies, blocks, aside }))
 }
 
 #[derive(Default)]
@@ -177,6 +179,8 @@ struct Nvidia {
     kernels: Mutex<Kernels>,
     graphs: Mutex<Vec<sys::CUgraphExec>>,
     copies: Mutex<Copies>,
+    blocks: Mutex<Vec<host::Block>>,
+    aside: Mutex<Option<host::Aside>>,
 }
 
 // SAFETY: handles of the driver may be used by any thread that has made the context current, which every method does; what changes
@@ -280,6 +284,26 @@ impl Driver for Nvidia {
         self.enter()?;
         // SAFETY: whoever writes has allocated so much; pageable memory is read before the call returns.
         check(unsafe { sys::cuMemcpyHtoDAsync_v2(address, data.as_ptr().cast(), data.len(), self.stream) }, "an upload")
+    }
+
+    fn allocate_host(&self, what: &str, bytes: u64) -> Result<u64> {
+        self.host_block(what, bytes)
+    }
+
+    fn release_host(&self, address: u64) {
+        self.release_block(address);
+    }
+
+    fn write_host(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.write_block(address, data)
+    }
+
+    fn upload_aside(&self, address: u64, data: &[u8]) -> Result<()> {
+        self.upload_beside(address, data)
+    }
+
+    fn join_uploads(&self) -> Result<()> {
+        self.wait_for_uploads()
     }
 
     fn function(&self, variant: &Variant) -> Result<Function> {
@@ -402,6 +426,9 @@ impl Drop for Nvidia {
         // SAFETY: all of these were made here, and nobody uses them any more.
         unsafe {
             let _ = sys::cuStreamSynchronize(self.stream);
+            if let Some(aside) = lock(&self.aside).take() {
+                aside.destroy();
+            }
             for exec in lock(&self.graphs).drain(..) {
                 let _ = sys::cuGraphExecDestroy(exec);
             }

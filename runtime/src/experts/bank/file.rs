@@ -27,7 +27,7 @@ use memmap2::Mmap;
 use pleiad_models::weights::Experts;
 
 use super::{
-    BlobLayout,
+    BlobLayout, PACKED_ROWS,
     fingerprint::{checksum, fingerprint_bits},
     layout::PARTS,
     parallel,
@@ -72,7 +72,7 @@ struct Contents {
 
 impl Contents {
     /// Of a file with these banks (ascending, all of which have records).
-    fn of(model: &Model, fingerprint: u64, banks: &[usize]) -> Self {
+    fn of(model: &Model, row_align: usize, fingerprint: u64, banks: &[usize]) -> Self {
         let experts_of = |b: &usize| model.banks[*b].len();
         let records = banks.iter().map(experts_of).sum();
         let words = 4 + 19 * banks.len() + 2 + records + 1;
@@ -80,7 +80,7 @@ impl Contents {
         let mut sections: Vec<Section> = Vec::with_capacity(banks.len());
         let mut first = 0;
         for &bank in banks {
-            let (experts, record) = (model.banks[bank].len(), BlobLayout::record_of(&model.banks[bank]));
+            let (experts, record) = (model.banks[bank].len(), BlobLayout::record_of(&model.banks[bank], row_align));
             let section = Section { bank, experts, record, start: len, first };
             first += experts;
             len = section.offset(experts).next_multiple_of(PAGE);
@@ -94,7 +94,7 @@ impl Contents {
                 let t = model.banks[section.bank].first(part);
                 [checksum(t.format.name().as_bytes()), t.rows as u64, t.cols as u64]
             }));
-            let BlobLayout { offsets, sizes, stride } = section.record;
+            let BlobLayout { offsets, sizes, stride, .. } = section.record;
             header.extend(offsets.into_iter().chain(sizes).chain([stride]).map(|x| x as u64));
             header.push(section.start);
         }
@@ -142,7 +142,7 @@ impl BankFile {
     }
 
     /// The file, or `None` where there is none; an error says what is wrong with it.
-    fn open(model: &Model, fingerprint: u64, path: &Path) -> Result<Option<Self>, String> {
+    fn open(model: &Model, row_align: usize, fingerprint: u64, path: &Path) -> Result<Option<Self>, String> {
         let map = match fs::File::open(path).and_then(|file| map(&file)) {
             Ok(map) => map,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -159,12 +159,13 @@ impl BankFile {
             return Err("belongs to another model".into());
         }
         let damaged = || "its header is damaged".to_owned();
-        let has_records = |b: &usize| model.banks.get(*b).is_some_and(|experts| BlobLayout::record_of(experts).stride > 0);
+        let records = |experts: &Experts| BlobLayout::record_of(experts, row_align).stride > 0;
+        let has_records = |b: &usize| model.banks.get(*b).is_some_and(records);
         let count = word(3).and_then(|n| usize::try_from(n).ok()).filter(|&n| n <= model.banks.len()).ok_or_else(damaged)?;
         let banks: Option<Vec<usize>> =
             (4..4 + count).map(|i| usize::try_from(word(i)?).ok().filter(|bank| has_records(bank))).collect();
         let banks = banks.filter(|banks| banks.is_sorted_by(|a, b| a < b)).ok_or_else(damaged)?;
-        let contents = Contents::of(model, fingerprint, &banks);
+        let contents = Contents::of(model, row_align, fingerprint, &banks);
         if map.len() as u64 != contents.len {
             return Err(format!("has {} bytes instead of {}", map.len(), contents.len));
         }
@@ -246,16 +247,21 @@ fn map(file: &fs::File) -> io::Result<Mmap> {
 /// The packed experts of the banks `needed` (ascending, all of which have records) in `directory`, packed where there is no
 /// sound file of them. Banks of an earlier file stay, disk permitting, so that runs with different budgets do not take turns at
 /// packing. Also returns what was wrong with an earlier file; an error says why there is none now.
+///
+/// Devices share a file unless rows at multiples of `row_align` bytes make another one of it.
 pub(super) fn open_or_build(
     model: &Model,
+    row_align: usize,
     needed: &[usize],
     directory: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(BankFile, Option<String>), String> {
     let fingerprint = fingerprint_bits(model).map_err(|e| e.to_string())?;
-    let path = directory.join(format!("{fingerprint:016x}.bank"));
+    let alike = |experts: &Experts| BlobLayout::record_of(experts, row_align) == BlobLayout::record_of(experts, PACKED_ROWS);
+    let rows = if model.banks.iter().all(alike) { String::new() } else { format!("-{row_align}") };
+    let path = directory.join(format!("{fingerprint:016x}{rows}.bank"));
     let (mut wanted, mut notice) = (needed.to_vec(), None);
-    match BankFile::open(model, fingerprint, &path) {
+    match BankFile::open(model, row_align, fingerprint, &path) {
         Ok(Some(file)) if file.covers(needed) => return Ok((file, None)),
         Ok(Some(file)) => {
             wanted.extend(file.contents.sections.iter().map(|s| s.bank));
@@ -265,7 +271,8 @@ pub(super) fn open_or_build(
         Ok(None) => {}
         Err(what) => notice = Some(format!("{}: {what}; it was made anew", path.display())),
     }
-    let mut attempt = |banks: &[usize]| build(model, Contents::of(model, fingerprint, banks), directory, &path, progress);
+    let mut attempt =
+        |banks: &[usize]| build(model, Contents::of(model, row_align, fingerprint, banks), directory, &path, progress);
     let built = match attempt(&wanted) {
         Err(e) if e.kind() == io::ErrorKind::StorageFull && wanted != needed => attempt(needed),
         built => built,

@@ -169,12 +169,12 @@ fn only_file(dir: &TempDir) -> PathBuf {
 
 #[test]
 fn blobs_are_aligned() {
-    let layout = BlobLayout::new([100, 20, 4]);
-    assert_eq!(layout, BlobLayout { offsets: [0, 112, 144], sizes: [100, 20, 4], stride: 256 });
-    assert_eq!(BlobLayout::new([256, 256, 256]).stride, 768);
-    assert_eq!(BlobLayout::new([0, 0, 0]).stride, 0);
+    let layout = BlobLayout::new([100, 20, 4], [20, 4, 4]);
+    assert_eq!(layout, BlobLayout { offsets: [0, 112, 144], sizes: [100, 20, 4], rows: [20, 4, 4], stride: 256 });
+    assert_eq!(BlobLayout::new([256; 3], [4; 3]).stride, 768);
+    assert_eq!(BlobLayout::new([0; 3], [4; 3]).stride, 0);
     for bank in banks(1) {
-        let layout = BlobLayout::of(&bank);
+        let layout = BlobLayout::of(&bank, PACKED_ROWS);
         assert!(layout.offsets.iter().all(|o| o.is_multiple_of(16)) && layout.stride.is_multiple_of(256));
         assert!(layout.offsets[2] + layout.sizes[2] <= layout.stride);
     }
@@ -210,11 +210,14 @@ fn every_home_hands_out_the_same_blobs() {
     assert!(bytes > 0 && bytes < fs::metadata(only_file(&dir)).unwrap().len());
 
     let mut last = (0, 0);
-    let mut host = HostBank::within(&model, &ALL, None, bytes, &mut |done, total| last = (done, total)).unwrap();
+    let mut host =
+        HostBank::within(HostBank::on_the_fly(&model), &ALL, None, bytes, &mut |done, total| last = (done, total)).unwrap();
     assert_eq!((host.kind(), host.bytes(), host.notice(), last), (BankKind::Memory, bytes, None, (bytes, bytes)));
     assert_right(&mut host, &model);
 
-    let mut host = HostBank::within(&model, &ALL, None, bytes - 1, &mut |_, _| panic!("nothing is packed ahead")).unwrap();
+    let mut host =
+        HostBank::within(HostBank::on_the_fly(&model), &ALL, None, bytes - 1, &mut |_, _| panic!("nothing is packed ahead"))
+            .unwrap();
     assert_eq!((host.kind(), host.bytes()), (BankKind::OnTheFly, 0));
     assert!(host.notice().is_some_and(|n| n.contains("MiB")), "{:?}", host.notice());
     assert_right(&mut host, &model);
@@ -331,7 +334,7 @@ fn a_damaged_record_is_found_when_it_is_used() {
     open(&model, &only(&[2]), dir.path());
     let file = only_file(&dir);
     let mut bytes = fs::read(&file).unwrap();
-    let stride = BlobLayout::of(&model.banks[2]).stride;
+    let stride = BlobLayout::of(&model.banks[2], PACKED_ROWS).stride;
     // Expert 2 of 4: the samples are 0, 1 and 3. A hole, as a power cut leaves it.
     bytes[(64 << 10) + 2 * stride..][..4096].fill(0);
     fs::write(&file, bytes).unwrap();
@@ -354,18 +357,18 @@ fn where_the_disk_refuses_memory_serves() {
     let (model, dir) = (model(8), TempDir::new("refused"));
     let file = dir.path().join("a file");
     fs::write(&file, "not a directory").unwrap();
-    let mut host = HostBank::within(&model, &ALL, Some(&file), u64::MAX, &mut |_, _| ()).unwrap();
+    let mut host = HostBank::within(HostBank::on_the_fly(&model), &ALL, Some(&file), u64::MAX, &mut |_, _| ()).unwrap();
     assert_eq!(host.kind(), BankKind::Memory);
     assert!(host.notice().is_some_and(|n| n.contains("a file") && n.contains("memory")), "{:?}", host.notice());
     assert_right(&mut host, &model);
-    let mut host = HostBank::within(&model, &ALL, Some(&file), 0, &mut |_, _| ()).unwrap();
+    let mut host = HostBank::within(HostBank::on_the_fly(&model), &ALL, Some(&file), 0, &mut |_, _| ()).unwrap();
     assert_eq!(host.kind(), BankKind::OnTheFly);
     assert!(host.notice().is_some_and(|n| n.contains("a file") && n.contains("every use")), "{:?}", host.notice());
     assert_right(&mut host, &model);
     // The name is taken by something that cannot be replaced: nothing stays behind.
     let taken = dir.path().join(format!("{}.bank", fingerprint(&model).unwrap()));
     fs::create_dir_all(taken.join("inhabited")).unwrap();
-    let mut host = HostBank::within(&model, &ALL, Some(dir.path()), u64::MAX, &mut |_, _| ()).unwrap();
+    let mut host = HostBank::within(HostBank::on_the_fly(&model), &ALL, Some(dir.path()), u64::MAX, &mut |_, _| ()).unwrap();
     assert_eq!(host.kind(), BankKind::Memory);
     assert_right(&mut host, &model);
     assert_eq!(dir.names().len(), 2, "{:?}", dir.names());

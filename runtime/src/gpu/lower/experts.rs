@@ -14,20 +14,21 @@ use crate::{
         slots::Slots,
         weights::{GpuBank, Part},
     },
+    model::Model,
     plan::{Act, BankId, Kind, VecId},
 };
 use pleiad_models::config::{GroupScore, Scoring};
 
 /// Pairs of token and expert in a tile of the matrix-matrix kernels.
-const TILE: u32 = 32;
+pub(crate) const TILE: u32 = 32;
 /// What the router kernel has room for.
 const MAX_EXPERTS: u32 = 512;
 const MAX_TOP_K: u32 = 64;
 const MAX_GROUPS: u32 = 64;
 /// Threads of a workgroup of `place`.
-const PLACE_THREADS: u32 = 64;
+pub(crate) const PLACE_THREADS: u32 = 64;
 /// Workgroups that copy one expert: enough to keep a bus busy, few enough to cost little where nothing is missing.
-const GATHER_WORKGROUPS: u32 = 32;
+pub(crate) const GATHER_WORKGROUPS: u32 = 32;
 
 /// Pairs of a routing, sorted by slot.
 struct Grouped {
@@ -46,39 +47,56 @@ struct ExpertProduct<'a> {
     out: Act,
 }
 
+/// Parameters of a layer's router, for steps without slots of experts; `tokens` is 0.
+///
+/// # Errors
+///
+/// A model without experts, or with more of something than the kernel has room for.
+pub(crate) fn router_params(model: &Model, layer: usize, experts: u32, top_k: u32) -> Result<params::Router> {
+    let Some(moe) = &model.config.moe else {
+        return Err(Error::Gpu("a router in a model without experts".into()));
+    };
+    let p = params::Router {
+        experts,
+        top_k,
+        groups: moe.num_groups as u32,
+        top_k_groups: moe.top_k_groups as u32,
+        sigmoid: u32::from(moe.scoring == Scoring::Sigmoid),
+        top_two: u32::from(moe.group_score == GroupScore::TopTwo),
+        norm: u32::from(moe.norm_top_k),
+        layer: layer as u32,
+        scaling: moe.scaling_factor,
+        ..params::Router::default()
+    };
+    let limits = [
+        ("experts a layer", p.experts, MAX_EXPERTS),
+        ("experts chosen for a token", p.top_k, MAX_TOP_K),
+        ("groups of experts", p.groups, MAX_GROUPS),
+    ];
+    match limits.into_iter().find(|(_, needed, limit)| needed > limit) {
+        Some((what, needed, limit)) => Err(Error::Limit { what: what.into(), needed: needed.into(), limit: limit.into() }),
+        None => Ok(p),
+    }
+}
+
+/// Parameters of the kernel that gives missing experts of a bank slots; `record` as the tables have it.
+pub(crate) fn admit_params(experts: usize, top_k: u32, bank: usize, record: usize) -> params::Admit {
+    let (experts, bank, record) = (experts as u32, bank as u32, record as u32);
+    params::Admit { experts, top_k, bank, record, half_life: HALF_LIFE, pad: [0; 3] }
+}
+
 impl<'a> Lowering<'a> {
     pub(super) fn router(&mut self, logits: Act, bias: Option<VecId>, layer: usize, ids: Act, weights: Act) -> Result<()> {
-        let Some(moe) = &self.state.model.config.moe else {
-            return Err(Error::Gpu("a router in a model without experts".into()));
-        };
         let rows = self.row_count(logits);
         self.drafting = layer >= self.state.model.layers.len();
         let slots = self.state.slots.as_ref().filter(|_| !self.drafting);
         let bank = slots.and_then(|s| s.bank_of.get(layer).copied().flatten());
         let p = params::Router {
-            experts: self.width(logits),
-            top_k: self.width(ids),
-            groups: moe.num_groups as u32,
-            top_k_groups: moe.top_k_groups as u32,
-            sigmoid: u32::from(moe.scoring == Scoring::Sigmoid),
-            top_two: u32::from(moe.group_score == GroupScore::TopTwo),
-            norm: u32::from(moe.norm_top_k),
-            layer: layer as u32,
-            scaling: moe.scaling_factor,
             tokens: rows.param(),
             bank: bank.unwrap_or(0) as u32,
             record: slots.map_or(0, |s| s.record as u32),
+            ..router_params(&self.state.model, layer, self.width(logits), self.width(ids))?
         };
-        let limits = [
-            ("experts a layer", p.experts, MAX_EXPERTS),
-            ("experts chosen for a token", p.top_k, MAX_TOP_K),
-            ("groups of experts", p.groups, MAX_GROUPS),
-        ];
-        for (what, needed, limit) in limits {
-            if needed > limit {
-                return Err(Error::Limit { what: what.into(), needed: needed.into(), limit: limit.into() });
-            }
-        }
         let variant = Variant::new("router").flag("BIAS", bias.is_some()).flag("SLOTS", slots.is_some());
         let mut bind = vec![
             ("step", self.step()),
@@ -121,14 +139,7 @@ impl<'a> Lowering<'a> {
         if !slots.can_gather() {
             return Ok(());
         }
-        let p = params::Admit {
-            experts: slots.experts as u32,
-            top_k,
-            bank: bank as u32,
-            record: slots.record as u32,
-            half_life: HALF_LIFE,
-            pad: [0; 3],
-        };
+        let p = admit_params(slots.experts, top_k, bank, slots.record);
         let one = Case::tokens(1, 1);
         let bind = vec![
             ("step", self.step()),

@@ -80,13 +80,14 @@ fn experts_read_in_ranges_are_the_mapped_ones() {
         }
     };
     // In memory: read once.
-    let mut host = HostBank::within(&ranged, &ALL, None, u64::MAX, &mut |_, _| ()).unwrap();
+    let mut host = HostBank::within(HostBank::on_the_fly(&ranged), &ALL, None, u64::MAX, &mut |_, _| ()).unwrap();
     assert_eq!(host.kind(), BankKind::Memory);
     assert!(file.reads() > 0);
     compare(&mut host, 1);
     assert_eq!(file.reads(), 0);
     // At every use, but for those used last.
-    let mut host = HostBank::within(&ranged, &ALL, None, 0, &mut |_, _| panic!("nothing is packed ahead")).unwrap();
+    let mut host =
+        HostBank::within(HostBank::on_the_fly(&ranged), &ALL, None, 0, &mut |_, _| panic!("nothing is packed ahead")).unwrap();
     assert_eq!((host.kind(), host.bytes()), (BankKind::OnTheFly, 0));
     compare(&mut host, 1);
     assert!(file.reads() > 0);
@@ -144,7 +145,7 @@ fn reads_that_fail_are_told_and_may_succeed_later() {
         }
     }
     file.fail_after(5);
-    told(HostBank::within(&ranged, &ALL, None, u64::MAX, &mut |_, _| ()).err().unwrap());
+    told(HostBank::within(HostBank::on_the_fly(&ranged), &ALL, None, u64::MAX, &mut |_, _| ()).err().unwrap());
     file.fail_after(0);
     assert!(matches!(fingerprint(&ranged), Err(pleiad_models::Error::Read { .. })));
     file.fail_after(usize::MAX);
