@@ -305,15 +305,16 @@ impl Executor {
         match self {
             Self::Cpu(_) => Ok(Vec::new()),
             Self::Gpu(e) => e.resident().await,
-            Self::Cuda(e) => Ok(e.resident()),
+            Self::Cuda(e) => e.resident().await,
         }
     }
 
     /// Keeps what was learnt about the use of experts for the next start.
     pub fn save_profile(&self) -> Result<()> {
         match self {
-            Self::Cpu(_) | Self::Cuda(_) => Ok(()),
+            Self::Cpu(_) => Ok(()),
             Self::Gpu(e) => e.save_profile(),
+            Self::Cuda(e) => e.save_profile(),
         }
     }
 

@@ -8,6 +8,7 @@
 //! | [`twins`] | each operation's plain Rust twin: the oracle of every kernel |
 //! | [`cpu`], [`gpu`], [`cuda`] | the backends |
 //! | [`step`], [`q8`], [`rope`], [`sampling`], [`pages`] | what backends must agree on |
+//! | `steps` | steps through plans on a GPU: what its two backends have in common |
 //! | [`executor`] | one interface over the backends |
 //! | [`eval`] | logits and routing of given token ids |
 //! | [`engine`] | sessions, prefix reuse, generation as a stream of events |
@@ -28,6 +29,7 @@ pub mod q8;
 pub mod rope;
 pub mod sampling;
 pub mod step;
+mod steps;
 pub mod twins;
 
 pub use engine::{Engine, EngineOptions, Event, GenerateOptions, Generation, Session};

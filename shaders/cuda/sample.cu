@@ -5,14 +5,17 @@
 // largest of them is no larger than the top_k-th largest logit; without top_k, what is 17.4 * max(temperature, 1) below the best
 // has no mass. Only chunks with a maximum at that bound or above are read again, for a list of what they have there; the steps
 // from 3 on work on the list, or on all logits where it overflows.
-const float LOWEST = -3e38f;
+//
+// VERIFY: the same from row `row` of a step whose last tokens are drafts, if that row counts: the row before gave the draft that
+// this one was computed for. The next step is prepared elsewhere.
+#include "shared/largest.cuh"
+
 const float ONE = 16777216.0f;
 const u32 CHUNKS = 4 * THREADS;
 const u32 LIST = 1024;
 // Places of the list that a thread has.
 const u32 EACH = LIST / THREADS;
 const u32 DIGITS = 256;
-const u32 NOWHERE = 0xffffffffu;
 
 struct Shared {
     // By digit: counts of keys, or masses.
@@ -169,9 +172,31 @@ __device__ __forceinline__ Items make_list(Shared& s, const float* logits, u32 v
     return {logits, s.list, n};
 }
 
-// Writes the token and what the next step needs: thread 0.
+// What a sampled token changes: thread 0.
+__device__ __forceinline__ void remember(Step& step, u32 token) {
+    step.sampled += 1;
+    step.recent[step.recent_head & 255] = token;
+    step.recent_head = (step.recent_head + 1) & 255;
+    step.recent_len = least(step.recent_len + 1, 256);
+    u32 end = 0;
+    for (u32 i = 0; i < least(step.n_end, 16); i++) {
+        end |= step.end[i] == token;
+    }
+    step.stopped = end;
+}
+
+// Writes the token and what follows from it, with VERIFY whether the next row counts, else what the next step needs: thread 0.
 __device__ __forceinline__ void finish(const Args& a, u32 token, u32 bits) {
     Step& step = *a.frame.step;
+#ifdef VERIFY
+    const u32 row = least(a.p.row, 7);
+    step.taken[row] = token;
+    step.logits[row] = __uint_as_float(bits);
+    step.count = row + 1;
+    remember(step, token);
+    const u32 draft = most(step.tokens, step.drafted) - step.drafted + row;
+    step.open = row < step.drafted && a.ids[draft] == token && step.stopped == 0;
+#else
     const bool stopped = step.stopped != 0;
     u32* slot = a.ring + (step.sampled & 63) * 4;
     slot[0] = token, slot[1] = bits, slot[2] = step.stopped, slot[3] = step.sampled;
@@ -179,16 +204,9 @@ __device__ __forceinline__ void finish(const Args& a, u32 token, u32 bits) {
     step.tokens = 1;
     a.ids[0] = token;
     if (!stopped) {
-        step.sampled += 1;
-        step.recent[step.recent_head & 255] = token;
-        step.recent_head = (step.recent_head + 1) & 255;
-        step.recent_len = least(step.recent_len + 1, 256);
-        u32 end = 0;
-        for (u32 i = 0; i < least(step.n_end, 16); i++) {
-            end |= step.end[i] == token;
-        }
-        step.stopped = end;
+        remember(step, token);
     }
+#endif
 }
 
 // Steps 3 to 7.
@@ -249,11 +267,22 @@ __device__ __forceinline__ u32 draw(Shared& s, const Step& step, const float* lo
 KERNEL(sample) {
     __shared__ Shared s;
     const Step& step = *a.frame.step;
-    float* logits = a.logits;
     const u32 vocab = a.p.vocab;
     if (step.halt != 0) {
         return;
     }
+#ifdef VERIFY
+    float* logits = a.logits + (size_t)a.p.row * vocab;
+    const bool counts = a.p.row == 0 || step.open != 0;
+    if (a.p.row == 0 && threadIdx.x == 0) {
+        Step& first = *a.frame.step;
+        first.count = 0, first.open = 1, first.began = first.pos;
+    }
+    if (step.stopped != 0 || !counts) {
+        return;
+    }
+#else
+    float* logits = a.logits;
     if (step.stopped != 0) {
         __syncthreads();
         if (threadIdx.x == 0) {
@@ -261,6 +290,7 @@ KERNEL(sample) {
         }
         return;
     }
+#endif
     if (threadIdx.x == 0) {
         s.picked = 0;
     }
@@ -309,23 +339,7 @@ KERNEL(sample) {
             first = at;
         }
     }
-    s.values[threadIdx.x] = best;
-    s.indices[threadIdx.x] = first;
-    __syncthreads();
-    for (u32 half = THREADS / 2; half > 0; half >>= 1) {
-        if (threadIdx.x < half) {
-            const float other = s.values[threadIdx.x + half];
-            const u32 index = s.indices[threadIdx.x + half];
-            const float value = s.values[threadIdx.x];
-            if (index != NOWHERE && (other > value || (other == value && index < s.indices[threadIdx.x]))) {
-                s.values[threadIdx.x] = other;
-                s.indices[threadIdx.x] = index;
-            }
-        }
-        __syncthreads();
-    }
-    best = s.values[0];
-    first = s.indices[0];
+    largest(s.values, s.indices, best, first);
     const u32 token = step.temperature > 0.0f ? draw(s, step, logits, vocab, span, best) : first;
     const u32 bits = __float_as_uint(logits[least(token, vocab - 1)]);
     __syncthreads();

@@ -7,10 +7,12 @@
 //! | `state` | a model's weights, caches and step state on the device |
 //! | `slots` | what the device knows of experts in slots |
 //! | `lower` | from plan operations to launches |
-//! | [`exec`] | steps: launches, or a graph, and one small copy back |
+//! | `backend` | what `steps` asks of a device: launches, or a graph, and one small copy back for each part of a step |
+//! | [`exec`] | a model on a CUDA device, and its plans |
 //!
-//! All experts are resident. Nothing here but `nvidia` needs a GPU: the tests run the same kernels, compiled for the processor.
+//! Nothing here but `nvidia` needs a GPU: the tests run the same kernels, compiled for the processor.
 
+mod backend;
 pub mod driver;
 pub mod exec;
 mod lower;

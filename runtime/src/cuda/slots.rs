@@ -8,11 +8,11 @@ use crate::{
     error::Result,
     experts::{
         bank::HostBank,
-        policy::Heat,
-        record::{SlotWords, heat_at, heat_words, table_at},
+        record::{SlotWords, table_at},
         residency::Residency,
     },
     model::Model,
+    steps::Tables,
 };
 
 /// Buffers of a device whose experts live in slots.
@@ -57,19 +57,28 @@ impl CudaSlots {
             partial: words.partial,
             experts: words.experts,
         };
-        (0..words.banks).try_for_each(|b| slots.write_table(driver, b, residency.table(b)))?;
+        for b in 0..words.banks {
+            let table = bytemuck::cast_slice(residency.table(b));
+            driver.write(slots.tables.address + table_at(b, slots.experts), table)?;
+        }
         Ok(slots)
     }
 
-    /// Copies the experts of partial layers to where kernels can read them. `progress` is called with bytes done and in all.
-    pub fn make_sources(
-        &mut self,
-        driver: &Arc<dyn Driver>,
-        host: &mut HostBank,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<()> {
-        let total = self.source_bytes(host);
-        let (mut done, mut sources) = (0, Vec::with_capacity(self.partial.len()));
+    /// What the host reads and writes of it.
+    pub fn tables(&self) -> Tables<u64> {
+        Tables {
+            tables: self.tables.address,
+            record: self.record,
+            tokens: self.tokens,
+            round: self.round.address,
+            heat: self.heat.address,
+            experts: self.experts,
+        }
+    }
+
+    /// Copies the experts of partial layers to where kernels can read them. `progress` is called with the bytes of each.
+    pub fn make_sources(&mut self, driver: &Arc<dyn Driver>, host: &mut HostBank, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        let mut sources = Vec::with_capacity(self.partial.len());
         for (b, &partial) in self.partial.iter().enumerate() {
             if !partial {
                 sources.push(None);
@@ -80,38 +89,11 @@ impl CudaSlots {
             for expert in 0..self.experts as u16 {
                 let at = u64::from(expert) * stride;
                 host.blob(b, expert, &mut |offset, data| memory.write(at + offset as u64, data))?;
-                done += stride;
-                progress(done, total);
+                progress(stride);
             }
             sources.push(Some(memory));
         }
         self.sources = sources;
         Ok(())
-    }
-
-    /// Bytes that [`CudaSlots::make_sources`] needs.
-    pub fn source_bytes(&self, host: &HostBank) -> u64 {
-        let partial = self.partial.iter().enumerate().filter(|(_, p)| **p);
-        partial.map(|(b, _)| (host.layout(b).stride * self.experts) as u64).sum()
-    }
-
-    /// Whether kernels can fetch experts by themselves.
-    pub fn can_gather(&self) -> bool {
-        !self.sources.is_empty()
-    }
-
-    /// Sets who lives where in a layer.
-    pub fn write_table(&self, driver: &Arc<dyn Driver>, bank: usize, table: &[u32]) -> Result<()> {
-        driver.write(self.tables.address + table_at(bank, self.experts), bytemuck::cast_slice(table))
-    }
-
-    /// Sets the experts of a round.
-    pub fn write_round(&self, driver: &Arc<dyn Driver>, table: &[u32]) -> Result<()> {
-        driver.write(self.round.address, bytemuck::cast_slice(table))
-    }
-
-    /// Sets how hot a layer's experts are, as of `now`.
-    pub fn write_heat(&self, driver: &Arc<dyn Driver>, bank: usize, now: u32, heat: &[Heat]) -> Result<()> {
-        driver.write(self.heat.address + heat_at(bank, self.experts), bytemuck::cast_slice(&heat_words(now, heat)))
     }
 }

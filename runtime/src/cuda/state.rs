@@ -28,14 +28,11 @@ use crate::{
     model::Model,
     rope,
     step::{PAGE, RING, StepState},
+    steps::{MAX_IDS, RING_WORDS, Shared},
 };
 
 /// Rows begin at multiples of so many bytes.
 pub(crate) const ROW_ALIGN: usize = 16;
-/// Words of one slot of the ring of sampled tokens.
-pub(crate) const RING_WORDS: usize = 4;
-/// Token ids that fit a step.
-pub(crate) const MAX_IDS: usize = 65_535;
 /// Bytes packed at a time.
 const CHUNK: usize = 8 << 20;
 
@@ -307,6 +304,26 @@ impl CudaState {
             weight_bytes: total,
             model,
         })
+    }
+
+    /// What steps read and write of it.
+    pub fn shared(&self) -> Shared<u64> {
+        let words = |m: &Memory| (m.address, m.bytes as usize / 4);
+        Shared {
+            model: Arc::clone(&self.model),
+            step: self.step.address,
+            ids: self.ids.address,
+            ring: self.ring.address,
+            counters: self.counters.address,
+            counter_len: self.counter_len,
+            caches: self.caches.iter().map(words).collect(),
+            vectors: self.vecs.iter().map(|v| (v.address, 0, v.bytes as usize / 4)).collect(),
+            blob_words: self.banks.iter().map(|b| b.blob_words).collect(),
+            slots: self.slots.as_ref().map(CudaSlots::tables),
+            max_context: self.max_context,
+            max_pages: self.max_pages,
+            weight_bytes: self.weight_bytes,
+        }
     }
 
     /// Copies a piece of an expert to a slot, from byte `offset` of its blob on; `aside`: beside what runs, see

@@ -9,31 +9,23 @@
 //! | `pipelines` | kernels compiled, once for each set of defines |
 //! | `weights`, `state` | a model's weights, caches and step state on the device |
 //! | `lower` | from plan operations to dispatches: buffers, uniforms, bind groups |
-//! | `plan` | a prepared plan; replaying it encodes dispatches and nothing else |
-//! | `readback` | what a step leaves for the host |
+//! | `readback` | buffers that are mapped |
 //! | `slots` | experts in slots: tables, record of choices, copies in host memory |
-//! | [`exec`] | steps: one pass, one submission, one readback |
-//! | `serve` | what the host keeps to serve misses; how a model comes to be placed |
-//! | `misses` | steps that miss experts |
-//! | `stream` | experts on their way to slots, one by one or whole layers |
-//! | `account` | what is learnt from a step that is over |
+//! | `backend` | what `steps` asks of a device: one pass and one submission for each part of a step |
+//! | [`exec`] | a model on a GPU, and its plans |
 
-mod account;
 pub mod adapters;
+mod backend;
 #[cfg(target_arch = "wasm32")]
 mod browser;
 pub mod device;
 mod errors;
 pub mod exec;
 pub(crate) mod lower;
-mod misses;
 mod pipelines;
-mod plan;
 mod readback;
-mod serve;
 mod slots;
 mod state;
-mod stream;
 mod weights;
 
 #[cfg(not(target_arch = "wasm32"))]

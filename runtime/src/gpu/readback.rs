@@ -1,138 +1,13 @@
-//! Reading back: what a step leaves for the host, and buffers for tests and tables.
+//! Reading back: buffers that are mapped once what writes them has run.
 
 use async_channel::Receiver;
 use wgpu::{Buffer, BufferUsages, SubmissionIndex};
 
-use super::{
-    device::GpuDevice,
-    exec::{Flight, GpuExecutor, Pending, Stage},
-    state::RING_WORDS,
-};
-use crate::error::{Error, Result};
+use super::device::GpuDevice;
+use crate::error::Result;
 
-/// Most bytes read back at a time.
-const READ_BYTES: u64 = 64 << 20;
-
+/// Whether a buffer could be mapped, once that is known.
 pub(super) type Mapped = Receiver<Result<(), wgpu::BufferAsyncError>>;
-
-/// Where things lie in a buffer that a step is read back by, in words: the ring's slot, `halt`, the record of choices, what the
-/// experts of the layers read, the counters, the tokens of a step with drafts.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Layout {
-    pub record: usize,
-    pub rows: usize,
-    pub counters: usize,
-    /// What a step with drafts came to.
-    pub taken: usize,
-}
-
-/// What a step with drafts came to.
-pub(super) struct Taken {
-    /// Tokens sampled; 0 after the end of the generation.
-    pub count: u32,
-    /// Where the step began.
-    pub began: u32,
-    /// The tokens and their logits.
-    pub tokens: Vec<(u32, f32)>,
-}
-
-impl Taken {
-    /// What was read back of it.
-    pub fn of(words: &[u32], layout: Layout) -> Self {
-        let at = layout.words() - layout.taken;
-        let words = words.get(at..at + layout.taken).unwrap_or_default();
-        let [count, began, rest @ ..] = words else { return Self { count: 0, began: 0, tokens: Vec::new() } };
-        let (tokens, logits) = rest.split_at(rest.len() / 2);
-        let count = (*count).min(tokens.len() as u32);
-        let pairs = tokens.iter().copied().zip(logits.iter().map(|&l| f32::from_bits(l)));
-        Self { count, began: *began, tokens: pairs.take(count as usize).collect() }
-    }
-}
-
-impl Layout {
-    /// Words before the record.
-    pub const HEAD: usize = RING_WORDS + 4;
-
-    pub fn words(&self) -> usize {
-        Self::HEAD + self.record + self.rows + self.counters + self.taken
-    }
-}
-
-impl GpuExecutor {
-    /// A free readback buffer.
-    pub(super) fn take_slot(&mut self, words: usize) -> Result<Buffer> {
-        let bytes = (words * 4) as u64;
-        let smallest = (0..self.free.len()).filter(|&i| self.free[i].size() >= bytes).min_by_key(|&i| self.free[i].size());
-        match smallest {
-            Some(i) => Ok(self.free.swap_remove(i)),
-            // Of a chunk: larger than those of single tokens.
-            None => self.gpu.buffer_now("readback", bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST),
-        }
-    }
-
-    /// Gives up results that nobody fetched in time, the oldest first, until a readback buffer is free.
-    pub(super) fn reclaim(&mut self) {
-        while self.free.is_empty() {
-            let stale = self.pending.iter().position(|p| matches!(&p.stage, Stage::Running(f) if f.slot.is_some()));
-            let Some(mut oldest) = stale.and_then(|i| self.pending.remove(i)) else { return };
-            self.give_up(&mut oldest);
-        }
-    }
-
-    /// Takes back the buffer of a step whose result is not wanted.
-    pub(super) fn give_up(&mut self, pending: &mut Pending) {
-        if let Stage::Running(Flight { slot: Some((buffer, _)), .. }) = std::mem::replace(&mut pending.stage, Stage::Waiting) {
-            buffer.unmap();
-            self.free.push(buffer);
-        }
-    }
-
-    /// Fetches what step `i` has read back so far: its words, and where the submission ended.
-    pub(super) async fn fetch(&mut self, i: usize) -> Result<(Vec<u32>, Layout, usize)> {
-        let Some(p) = self.pending.get_mut(i) else { return Ok((Vec::new(), Layout::default(), 0)) };
-        let Stage::Running(flight) = std::mem::replace(&mut p.stage, Stage::Waiting) else {
-            return Err(Error::Gpu("a step that was not submitted has no result".into()));
-        };
-        let Some((buffer, mapped)) = flight.slot else {
-            if cfg!(target_arch = "wasm32") {
-                self.gpu.idle().await?;
-            } else {
-                self.gpu.block(Some(flight.submission))?;
-            }
-            self.gpu.check()?;
-            return Ok((Vec::new(), flight.layout, flight.end));
-        };
-        let bytes = (flight.layout.words() * 4) as u64;
-        let words = read_mapped(&self.gpu, &buffer, bytes, &mapped, Some(flight.submission)).await?;
-        self.free.push(buffer);
-        self.gpu.check()?;
-        Ok((words, flight.layout, flight.end))
-    }
-
-    /// Reads the first `words` words of `buffer`.
-    pub(super) async fn read(&mut self, buffer: &Buffer, words: usize) -> Result<Vec<u32>> {
-        let bytes = words as u64 * 4;
-        let mut out = Vec::with_capacity(words);
-        if bytes == 0 {
-            return Ok(out);
-        }
-        let piece = bytes.min(READ_BYTES);
-        let staging = self.gpu.buffer("readback", piece, BufferUsages::MAP_READ | BufferUsages::COPY_DST).await?;
-        for at in (0..bytes).step_by(READ_BYTES as usize) {
-            let size = piece.min(bytes - at);
-            let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("readback") });
-            encoder.copy_buffer_to_buffer(buffer, at, &staging, 0, size);
-            let submission = self.gpu.queue.submit([encoder.finish()]);
-            self.stats.submissions += 1;
-            self.stats.readbacks += 1;
-            let mapped = map(&staging, size);
-            out.extend(read_mapped(&self.gpu, &staging, size, &mapped, Some(submission)).await?);
-        }
-        staging.destroy();
-        self.gpu.check()?;
-        Ok(out)
-    }
-}
 
 impl GpuDevice {
     /// Reads the first `words` words of a buffer that can be mapped, or copied from.
@@ -175,7 +50,7 @@ pub(super) fn map(buffer: &Buffer, size: u64) -> Mapped {
 }
 
 /// Waits until `buffer` is mapped, and copies its first `size` bytes out.
-async fn read_mapped(
+pub(super) async fn read_mapped(
     gpu: &GpuDevice,
     buffer: &Buffer,
     size: u64,

@@ -13,14 +13,12 @@ use crate::{
     error::Result,
     experts::{
         bank::HostBank,
-        policy::Heat,
-        record::{SlotWords, heat_at, heat_words, table_at},
+        record::{SlotWords, table_at},
         residency::Residency,
     },
     model::Model,
+    steps::Tables,
 };
-
-pub(crate) use crate::experts::record::{CHOICE_WORDS, GATHERED, HIT};
 
 /// Buffers of a device whose experts live in slots.
 pub(crate) struct Slots {
@@ -63,56 +61,44 @@ impl Slots {
             partial: words.partial,
             experts: words.experts,
         };
-        (0..words.banks).for_each(|b| slots.write_table(gpu, b, residency.table(b)));
+        for b in 0..words.banks {
+            let table = bytemuck::cast_slice(residency.table(b));
+            gpu.queue.write_buffer(&slots.tables, table_at(b, slots.experts), table);
+        }
         Ok(slots)
     }
 
-    /// Copies the experts of partial layers to where kernels can read them. `progress` is called with bytes done and in all.
+    /// What the host reads and writes of it.
+    pub fn tables(&self) -> Tables<Buffer> {
+        Tables {
+            tables: self.tables.clone(),
+            record: self.record,
+            tokens: self.tokens,
+            round: self.round.clone(),
+            heat: self.heat.clone(),
+            experts: self.experts,
+        }
+    }
+
+    /// Copies the experts of partial layers to where kernels can read them. `progress` is called with the bytes of each.
     pub async fn make_sources(
         &mut self,
         gpu: &Arc<GpuDevice>,
         model: &Model,
         host: &mut HostBank,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        let total = self.source_bytes(host);
-        let (mut done, mut sources) = (0, Vec::new());
+        let mut sources = Vec::new();
         for (b, &partial) in self.partial.iter().enumerate() {
-            let mut count = |bytes| {
-                done += bytes;
-                progress(done, total);
-            };
-            sources.push(if partial { host_visible(gpu, model, b, host, &mut count).await? } else { Vec::new() });
+            sources.push(if partial { host_visible(gpu, model, b, host, progress).await? } else { Vec::new() });
         }
         gpu.idle().await?;
         self.sources = sources;
         Ok(())
     }
 
-    /// Bytes that [`Slots::make_sources`] needs.
-    pub fn source_bytes(&self, host: &HostBank) -> u64 {
-        let partial = self.partial.iter().enumerate().filter(|(_, p)| **p);
-        partial.map(|(b, _)| (host.layout(b).stride * self.experts) as u64).sum()
-    }
-
     /// Whether kernels can fetch experts by themselves.
     pub fn can_gather(&self) -> bool {
         !self.sources.is_empty()
-    }
-
-    /// Sets who lives where in a layer.
-    pub fn write_table(&self, gpu: &GpuDevice, bank: usize, table: &[u32]) {
-        gpu.queue.write_buffer(&self.tables, table_at(bank, self.experts), bytemuck::cast_slice(table));
-    }
-
-    /// Sets the experts of a round.
-    pub fn write_round(&self, gpu: &GpuDevice, table: &[u32]) {
-        gpu.queue.write_buffer(&self.round, 0, bytemuck::cast_slice(table));
-    }
-
-    /// Sets how hot a layer's experts are, as of `now`.
-    pub fn write_heat(&self, gpu: &GpuDevice, bank: usize, now: u32, heat: &[Heat]) {
-        let words = heat_words(now, heat);
-        gpu.queue.write_buffer(&self.heat, heat_at(bank, self.experts), bytemuck::cast_slice(&words));
     }
 }

@@ -15,12 +15,8 @@ use crate::{
     model::Model,
     rope,
     step::{PAGE, RING, StepState},
+    steps::{MAX_IDS, RING_WORDS, Shared},
 };
-
-/// Words of one slot of the ring of sampled tokens.
-pub(crate) const RING_WORDS: usize = 4;
-/// Token ids that fit a step. Plans have fewer.
-pub(crate) const MAX_IDS: usize = 65_535;
 
 /// A model on a device.
 pub(crate) struct GpuState {
@@ -121,6 +117,26 @@ impl GpuState {
             pool: Mutex::default(),
             model,
         })
+    }
+
+    /// What steps read and write of it.
+    pub fn shared(&self) -> Shared<Buffer> {
+        let vectors = self.weights.vector_places.iter();
+        Shared {
+            model: Arc::clone(&self.model),
+            step: self.step.clone(),
+            ids: self.ids.clone(),
+            ring: self.ring.clone(),
+            counters: self.counters.clone(),
+            counter_len: self.counter_len,
+            caches: self.caches.iter().map(|c| (c.clone(), (c.size() / 4) as usize)).collect(),
+            vectors: vectors.map(|v| (self.weights.vectors.clone(), v.offset, (v.size / 4) as usize)).collect(),
+            blob_words: self.weights.banks.iter().map(|b| b.blob_words).collect(),
+            slots: self.slots.as_ref().map(Slots::tables),
+            max_context: self.max_context,
+            max_pages: self.max_pages,
+            weight_bytes: self.weights.bytes,
+        }
     }
 }
 

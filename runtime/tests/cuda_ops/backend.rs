@@ -16,6 +16,11 @@ use crate::emulator::{Emulator, compiler};
 
 pub type Device = dyn Driver;
 
+/// Whether kernels can read host memory.
+pub fn reads_host(_device: &Arc<Device>) -> bool {
+    true
+}
+
 /// A device that tests use.
 #[derive(Clone)]
 pub struct Place {

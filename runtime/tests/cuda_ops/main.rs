@@ -7,13 +7,19 @@ mod attention;
 mod backend;
 #[path = "../gpu_ops/dense.rs"]
 mod dense;
+#[path = "../gpu_ops/drafts.rs"]
+mod drafts;
 mod emulator;
 #[path = "../gpu_ops/experts.rs"]
 mod experts;
+mod halted;
+mod placement;
 #[path = "../gpu_ops/rows.rs"]
 mod rows;
 #[path = "../gpu_ops/sampling.rs"]
 mod sampling;
+mod slot_kernels;
+#[path = "../gpu_ops/slots.rs"]
 mod slots;
 #[path = "../gpu_ops/support.rs"]
 mod support;

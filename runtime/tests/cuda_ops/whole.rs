@@ -9,7 +9,7 @@ use pleiad_runtime::{
     cuda::{CudaExecutor, Driver},
     eval::{EvalOptions, evaluate},
     executor::{Executor, ExpertOptions, LoadOptions, Readback},
-    forward::{AttentionForm, Options, Output, record},
+    forward::{AttentionForm, Options, Output, Speculation, record},
     plan::{Kind, Op, Plan, Rows},
     step::StepState,
 };
@@ -135,6 +135,53 @@ fn decoding_replays_one_graph() {
     assert!(matches!(cuda.submit(plans[1], 1, token), Err(Error::Limit { .. })));
     drop(cuda);
     assert_eq!(emulator.buffers(), 0, "all memory is given back");
+}
+
+#[test]
+fn drafts_of_the_embedded_model_are_those_of_the_twins() {
+    let checkpoint = Checkpoint::tiny().unwrap();
+    let model = Arc::new(Model::with_mtp(&checkpoint.config, &checkpoint.weights));
+    let k = 2;
+    let record = |max_tokens, verify| {
+        let (output, activations, attention) = (Output::Token, Activations::F32, AttentionForm::Absorbed);
+        record(
+            &model,
+            Options { max_tokens, output, activations, attention, speculation: Some(Speculation { verify, draft: k }) },
+        )
+    };
+    let (prompt, step) = (record(16, 0), record(k + 1, k));
+    let ids = ids(11, &model);
+    for place in places("drafts_of_the_embedded_model_are_those_of_the_twins") {
+        let mut cuda = on_cuda(Arc::clone(&place.device), &model, &options(128)).unwrap();
+        let mut cpu = CpuExecutor::plain(Arc::clone(&model), &options(128)).unwrap();
+        let plans = [cuda.compile(&prompt).unwrap(), cuda.compile(&step).unwrap()];
+        let twins = [cpu.compile(&prompt).unwrap(), cpu.compile(&step).unwrap()];
+        let start = StepState { tokens: 11, counters_on: 1, ..StepState::default() };
+        cuda.write_step(&start, &[1, 0]);
+        cpu.write_step(&start, &[1, 0]);
+        cuda.write_ids(&ids);
+        cpu.write_ids(&ids);
+        let token = Readback { token: true, counters: false };
+        let mut tokens = Vec::new();
+        for n in 0..6 {
+            let (rows, plan) = if n == 0 { (11, 0) } else { (k + 1, 1) };
+            let ticket = cpu.submit(twins[plan], rows, token).unwrap();
+            cpu.wait(ticket).unwrap();
+            let ticket = cuda.submit(plans[plan], rows, token).unwrap();
+            pollster::block_on(cuda.wait(ticket)).unwrap();
+            let (mut found, expected) = (pollster::block_on(cuda.read_step()).unwrap(), *cpu.step());
+            for (f, e) in found.logits.iter_mut().zip(expected.logits) {
+                assert!((*f - e).abs() <= 1e-3 * e.abs().max(1.0), "{}, step {n}: logit {f} instead of {e}", place.name);
+                *f = e;
+            }
+            let brief = |s: &StepState| (s.pos, s.tokens, s.sampled, s.count, s.open, s.taken, s.drafted, s.drafts, s.began);
+            assert_eq!(brief(&found), brief(&expected), "{}, step {n}", place.name);
+            assert!(bytemuck::bytes_of(&found) == bytemuck::bytes_of(&expected), "{}, step {n}", place.name);
+            tokens.extend_from_slice(&found.taken[..found.count as usize]);
+        }
+        println!("{}: {tokens:?}", place.name);
+        assert!(tokens.len() > 6, "{}: no draft was right, so nothing was shown: {tokens:?}", place.name);
+    }
 }
 
 #[test]

@@ -11,6 +11,11 @@ use pleiad_runtime::{
 
 pub use pleiad_runtime::gpu::{GpuDevice as Device, GpuExecutor as DeviceExecutor};
 
+/// Whether kernels can read host memory.
+pub fn reads_host(device: &Arc<Device>) -> bool {
+    device.host_visible
+}
+
 /// The model of a setup on a device, ready for its step.
 pub async fn prepare(setup: &Setup, device: &Arc<Device>) -> Result<(DeviceExecutor, PlanId)> {
     setup.prepare(device).await

@@ -12,11 +12,13 @@ use pleiad_runtime::{
         ways::{Way, WayChoice},
     },
     forward::{AttentionForm, Options, Output, record},
-    gpu::GpuExecutor,
     step::StepState,
 };
 
-use crate::support::{Layer, Rng, places};
+use crate::{
+    backend::{DeviceExecutor, reads_host},
+    support::{Layer, Rng, places},
+};
 
 #[test]
 fn kernels_keep_slots_as_the_formula_says() {
@@ -41,13 +43,13 @@ fn kernels_keep_slots_as_the_formula_says() {
             },
         };
         let device = Arc::clone(&place.device);
-        if !device.host_visible {
-            println!("SKIPPED kernels_keep_slots_as_the_formula_says on {}: kernels cannot read host memory", device.name());
+        if !reads_host(&device) {
+            println!("SKIPPED kernels_keep_slots_as_the_formula_says on {}: kernels cannot read host memory", place.name);
             continue;
         }
         let mut rows: Vec<Routed> = Vec::new();
         let slots = pollster::block_on(async {
-            let mut e = GpuExecutor::load(device, Arc::clone(&model), &options, &mut |_, _| {}).await.unwrap();
+            let mut e = DeviceExecutor::load(device, Arc::clone(&model), &options, &mut |_, _| {}).await.unwrap();
             let attention = AttentionForm::Absorbed;
             let plan = e
                 .compile(&record(

@@ -5,7 +5,7 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// Written by the host, and by `sample` for the step after.
+// Written by the host, and by `sample`, `settle` and `draft` for the step after.
 struct Step {
     u32 tokens;
     u32 pos;
@@ -28,8 +28,13 @@ struct Step {
     u32 recent_head;
     u32 halt;
     u32 on_miss;
-    // Of drafts, which these kernels make none of.
-    u32 drafting[28];
+    u32 drafted;
+    u32 open;
+    u32 count;
+    u32 began;
+    u32 taken[8];
+    float logits[8];
+    u32 drafts[8];
     u32 recent[256];
     // The page table.
     u32 pages[1];
@@ -56,6 +61,16 @@ __device__ __forceinline__ u32 least(u32 a, u32 b) {
 
 __device__ __forceinline__ u32 most(u32 a, u32 b) {
     return a > b ? a : b;
+}
+
+// The last row that counts of a step with drafts: that from which the last token was sampled.
+__device__ __forceinline__ u32 taken_row(const Step& step) {
+    return most(step.tokens + step.count, step.drafted + 2) - step.drafted - 2;
+}
+
+// The last token sampled in a step with drafts.
+__device__ __forceinline__ u32 last_taken(const Step& step) {
+    return step.taken[least(most(step.count, 1) - 1, 7)];
 }
 
 // The row of the latent cache that holds a position: pages are of 64. Steps behind the end of a generation may reach beyond the

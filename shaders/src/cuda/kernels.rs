@@ -132,6 +132,8 @@ impl KernelInfo {
                 let biased = base.clone().flag("BIAS");
                 vec![base.clone(), biased.clone(), base.flag("SLOTS"), biased.flag("SLOTS")]
             }
+            "last_row" => vec![base.clone(), base.flag("TAKEN")],
+            "sample" => vec![base.clone(), base.flag("VERIFY")],
             _ => vec![base],
         }
     }
@@ -471,20 +473,56 @@ pub static KERNELS: &[KernelInfo] = &[
     },
     KernelInfo {
         name: "last_row",
-        what: "the last token's row",
+        what: "the last token's row, or the last one that counts",
         params: params::LastRow::FIELDS,
         pointers: &[reads("x", F32), writes("out", F32)],
-        defines: &[],
+        defines: &[Define::Flag("TAKEN")],
         threads: 256,
         hot: true,
     },
     KernelInfo {
         name: "sample",
-        what: "samples a token and prepares the next step",
+        what: "samples a token and prepares the next step, or verifies a draft",
         params: params::Sample::FIELDS,
         pointers: &[writes("ids", U32), writes("ring", U32), writes("logits", F32)],
-        defines: &[],
+        defines: &[Define::Flag("VERIFY")],
         threads: 512,
+        hot: true,
+    },
+    KernelInfo {
+        name: "join",
+        what: "rows of two activations side by side",
+        params: params::Join::FIELDS,
+        pointers: &[reads("a", F32), reads("b", F32), writes("out", F32)],
+        defines: &[],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
+        name: "shift",
+        what: "moves the token ids up by one row",
+        params: params::Shift::FIELDS,
+        pointers: &[writes("ids", U32)],
+        defines: &[],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
+        name: "settle",
+        what: "moves the step to the last row that counts",
+        params: params::Settle::FIELDS,
+        pointers: &[writes("ids", U32)],
+        defines: &[],
+        threads: 32,
+        hot: true,
+    },
+    KernelInfo {
+        name: "draft",
+        what: "drafts the likeliest token",
+        params: params::Draft::FIELDS,
+        pointers: &[writes("ids", U32), reads("logits", F32)],
+        defines: &[],
+        threads: 1024,
         hot: true,
     },
 ];

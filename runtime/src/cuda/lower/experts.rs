@@ -9,8 +9,9 @@ use crate::{
         state::{CudaBank, Part},
     },
     error::{Error, Result},
-    gpu::lower::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, When, admit_params, router_params},
+    gpu::lower::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, admit_params, router_params},
     plan::{Act, BankId, Kind, Op, VecId},
+    steps::When,
 };
 
 /// Most warps of a block that has all of a token's experts.
@@ -150,8 +151,12 @@ impl<'a> Lowering<'a> {
             return Err(Error::Gpu(format!("{} experts do not take 8-bit activations", p.part.format)));
         }
         let most = self.row_count(p.ids).most();
+        if most <= MATVEC_TOKENS {
+            // One row of a step of many tokens, too.
+            return self.experts_matvec(p, q8, Case::ALWAYS);
+        }
         self.experts_matvec(p, q8, Case::tokens(0, MATVEC_TOKENS))?;
-        if most > MATVEC_TOKENS { self.experts_matmat(p, q8, Case::tokens(MATVEC_TOKENS + 1, u32::MAX)) } else { Ok(()) }
+        self.experts_matmat(p, q8, Case::tokens(MATVEC_TOKENS + 1, u32::MAX))
     }
 
     fn params(&self, p: &ExpertProduct<'_>, max_tiles: u32) -> params::Experts {

@@ -4,6 +4,7 @@
 //! grid as a function of the step's tokens. Addresses never change, so launches can be captured.
 
 mod attention;
+mod drafts;
 mod experts;
 mod matmul;
 mod rows;
@@ -22,24 +23,42 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    gpu::lower::{Case, Dim, When, most_rows, row_words},
     plan::{Act, ActDecl, Op, Plan, Rows, VecId},
+    steps::{Case, Dim, Scheduled, When, most_rows, row_words},
 };
 
 /// Tokens up to which products run as matrix-vector kernels.
 const MATVEC_TOKENS: u32 = 8;
 
 /// A prepared launch.
-pub(crate) struct Dispatch {
+pub struct Dispatch {
     /// The operation that it belongs to: an index into the plan's.
-    pub op: usize,
-    pub function: Function,
-    pub threads: u32,
-    pub shared: u32,
-    pub arguments: Arc<[u8]>,
-    pub grid: [Dim; 3],
-    pub case: Case,
-    pub when: When,
+    pub(crate) op: usize,
+    pub(crate) function: Function,
+    pub(crate) threads: u32,
+    pub(crate) shared: u32,
+    pub(crate) arguments: Arc<[u8]>,
+    pub(crate) grid: [Dim; 3],
+    pub(crate) case: Case,
+    pub(crate) when: When,
+}
+
+impl Scheduled for Dispatch {
+    fn op(&self) -> usize {
+        self.op
+    }
+
+    fn case(&self) -> Case {
+        self.case
+    }
+
+    fn when(&self) -> When {
+        self.when
+    }
+
+    fn grid(&self) -> [Dim; 3] {
+        self.grid
+    }
 }
 
 /// A launch as `lower` describes it.
@@ -191,12 +210,12 @@ impl Lowering<'_> {
             Op::Combine { y, weights, x } => self.combine(y, weights, x),
             Op::LastRow { x, out } => self.last_row(x, out),
             Op::Sample { logits } => self.sample(logits),
-            Op::Join { .. }
-            | Op::Verify { .. }
-            | Op::Shift { .. }
-            | Op::TakenRow { .. }
-            | Op::Settle { .. }
-            | Op::Draft { .. } => Err(Error::Gpu("the CUDA backend makes no drafts".into())),
+            Op::Verify { logits, row } => self.verify(logits, row),
+            Op::Join { a, b, out } => self.join(a, b, out),
+            Op::Shift { given } => self.shift(given),
+            Op::TakenRow { x, out } => self.taken_row(x, out),
+            Op::Settle { drafts } => self.settle(drafts),
+            Op::Draft { logits, index, of } => self.draft(logits, index, of),
         }
     }
 

@@ -6,12 +6,12 @@ use super::{Dim, Emit, Lowering, ONE, RowCount};
 use crate::{
     error::{Error, Result},
     executor::CacheFormat,
-    gpu::lower::parts_of,
     plan::{Act, Heads, MatId, VecId},
+    steps::parts_of,
 };
 
 /// Elements a block of the simple kernels.
-const ELEMENTS: u32 = 256;
+pub(super) const ELEMENTS: u32 = 256;
 
 impl Lowering<'_> {
     pub(super) fn embed(&mut self, table: MatId, out: Act) -> Result<()> {

@@ -20,13 +20,15 @@ use pleiad_shaders::Access;
 use wgpu::{BindGroup, Buffer, BufferUsages};
 
 use super::{
+    backend::Wgpu,
     device::GpuDevice,
     pipelines::{Pipeline, Variant},
     state::GpuState,
 };
 use crate::{
     error::{Error, Result},
-    plan::{Act, ActDecl, Kind, Op, Plan, Rows},
+    plan::{Act, ActDecl, Op, Plan, Rows},
+    steps::{Case, Dim, Lowered, Scheduled, When, most_rows, row_words},
 };
 
 pub(crate) use experts::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, admit_params, router_params};
@@ -34,76 +36,35 @@ pub(crate) use experts::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, admit_params, r
 /// Tokens up to which products run as matrix-vector kernels.
 pub(crate) const MATVEC_TOKENS: u32 = 8;
 
-/// Workgroups along one dimension of a grid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dim {
-    /// Always as many.
-    Fixed(u32),
-    /// So many for each token.
-    Each(u32),
-    /// One for so many tokens.
-    Per(u32),
-    /// The most tiles into which `top_k` pairs a token fall when sorted by expert.
-    Tiles { top_k: u32, tile: u32, experts: u32 },
-}
-
-impl Dim {
-    /// Workgroups for a step of `n` tokens.
-    pub fn at(self, n: u32) -> u32 {
-        match self {
-            Self::Fixed(count) => count,
-            Self::Each(times) => n.saturating_mul(times),
-            Self::Per(tokens) => n.div_ceil(tokens),
-            Self::Tiles { top_k, tile, experts } => {
-                let pairs = n.saturating_mul(top_k);
-                pairs / tile + pairs.min(experts)
-            }
-        }
-    }
-}
-
-/// When a dispatch belongs to a step: inclusive ranges of its tokens and of the positions that it sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Case {
-    pub tokens: (u32, u32),
-    pub length: (u32, u32),
-}
-
-impl Case {
-    pub const ALWAYS: Self = Self { tokens: (0, u32::MAX), length: (0, u32::MAX) };
-
-    pub fn tokens(from: u32, to: u32) -> Self {
-        Self { tokens: (from, to), ..Self::ALWAYS }
-    }
-
-    pub fn holds(&self, tokens: u32, length: u32) -> bool {
-        (self.tokens.0..=self.tokens.1).contains(&tokens) && (self.length.0..=self.length.1).contains(&length)
-    }
-}
-
-/// What else decides whether a dispatch belongs to a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum When {
-    /// Nothing.
-    #[default]
-    Always,
-    /// Kernels fetch missing experts by themselves.
-    Gather,
-    /// It is asked for by itself, after the host has moved experts.
-    Place,
-}
-
 /// A prepared dispatch.
-pub(crate) struct Dispatch {
+pub struct Dispatch {
     /// The operation that it belongs to: an index into the plan's.
-    pub op: usize,
-    pub pipeline: Arc<Pipeline>,
-    pub bind_group: BindGroup,
+    pub(crate) op: usize,
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) bind_group: BindGroup,
     /// Byte offset of its parameters in the plan's uniform buffer.
-    pub params: u32,
-    pub grid: [Dim; 3],
-    pub case: Case,
-    pub when: When,
+    pub(crate) params: u32,
+    pub(crate) grid: [Dim; 3],
+    pub(crate) case: Case,
+    pub(crate) when: When,
+}
+
+impl Scheduled for Dispatch {
+    fn op(&self) -> usize {
+        self.op
+    }
+
+    fn case(&self) -> Case {
+        self.case
+    }
+
+    fn when(&self) -> When {
+        self.when
+    }
+
+    fn grid(&self) -> [Dim; 3] {
+        self.grid
+    }
 }
 
 /// A buffer, or a part of it, to bind.
@@ -196,15 +157,6 @@ struct Described {
     op: usize,
 }
 
-/// A plan lowered.
-pub(crate) struct Lowered {
-    pub dispatches: Vec<Dispatch>,
-    /// One buffer an activation.
-    pub acts: Vec<Buffer>,
-    /// Bind groups made.
-    pub bind_groups: u64,
-}
-
 /// What lowering needs at hand.
 pub(crate) struct Lowering<'a> {
     gpu: &'a GpuDevice,
@@ -225,34 +177,8 @@ pub(crate) struct Lowering<'a> {
     kernels: Option<Vec<Variant>>,
 }
 
-/// Words of one row of an activation.
-pub(crate) fn row_words(decl: &ActDecl) -> usize {
-    match decl.kind {
-        Kind::F32 | Kind::U32 => decl.width,
-        Kind::Q8 => decl.width / 4 + decl.width / 16,
-    }
-}
-
-/// The most rows of an activation in a plan for `max_tokens` tokens.
-pub(crate) fn most_rows(decl: &ActDecl, max_tokens: usize) -> usize {
-    match decl.rows {
-        Rows::Tokens => max_tokens,
-        Rows::One => 1,
-    }
-}
-
-/// How many rows of their own a row of an 8-bit activation holds: experts' inner rows lie side by side, K a token,
-/// and the down form reads each by itself.
-pub(crate) fn parts_of(plan: &Plan, act: Act) -> usize {
-    let reader = plan.ops.iter().find_map(|op| match op {
-        Op::ExpertsDown { x, ids, .. } if *x == act && plan.decl(*x).kind == Kind::Q8 => Some(*ids),
-        _ => None,
-    });
-    reader.map_or(1, |ids| plan.decl(ids).width.max(1))
-}
-
 /// Lowers `plan` for `gpu`.
-pub(crate) fn lower(gpu: &GpuDevice, state: &GpuState, plan: &Plan) -> Result<Lowered> {
+pub(crate) fn lower(gpu: &GpuDevice, state: &GpuState, plan: &Plan) -> Result<Lowered<Wgpu>> {
     described(gpu, state, plan, None)?.finish()
 }
 
@@ -439,7 +365,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Lowered> {
+    fn finish(self) -> Result<Lowered<Wgpu>> {
         let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
         let uniforms = self.gpu.buffer_now("parameters of a plan", self.uniforms.len() as u64, usage)?;
         if !self.uniforms.is_empty() {
@@ -486,35 +412,4 @@ fn bind_group(gpu: &GpuDevice, pipeline: &Pipeline, uniforms: &Buffer, bind: &[(
         layout: &pipeline.layout,
         entries: &entries,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grids_cover_every_token() {
-        assert_eq!(Dim::Fixed(3).at(100), 3);
-        assert_eq!(Dim::Each(4).at(5), 20);
-        assert_eq!([1, 32, 33].map(|n| Dim::Per(32).at(n)), [1, 1, 2]);
-    }
-
-    #[test]
-    fn tiles_are_enough_for_the_worst_routing() {
-        // Every expert but one leaves a tile that holds one pair, the last takes the rest.
-        for (n, top_k, tile, experts) in [(512u32, 6, 32, 64), (9, 2, 32, 4), (100, 8, 32, 512)] {
-            let pairs = n * top_k;
-            let lonely = (experts - 1).min(pairs - 1);
-            let worst = lonely + (pairs - lonely).div_ceil(tile);
-            assert!(Dim::Tiles { top_k, tile, experts }.at(n) >= worst);
-        }
-    }
-
-    #[test]
-    fn cases_are_inclusive() {
-        let case = Case { tokens: (9, 20), length: (5, 7) };
-        assert!(case.holds(9, 5) && case.holds(20, 7));
-        assert!(!case.holds(8, 5) && !case.holds(21, 5) && !case.holds(9, 4) && !case.holds(9, 8));
-        assert!(Case::ALWAYS.holds(1, 1));
-    }
 }

@@ -2,12 +2,13 @@
 
 use pleiad_shaders::params;
 
-use super::{Dim, Emit, Lowering, RowCount, parts_of};
+use super::{Dim, Emit, Lowering, RowCount};
 use crate::{
     error::{Error, Result},
     executor::CacheFormat,
     gpu::pipelines::Variant,
     plan::{Act, Heads, MatId, VecId},
+    steps::parts_of,
 };
 
 /// Elements a workgroup of the simple kernels.

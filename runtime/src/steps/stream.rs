@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 
 use super::{
-    exec::{GpuExecutor, Run},
-    plan::{Mixture, Part, StepShape},
+    backend::Backend,
+    exec::{Run, Steps},
+    plan::{Mixture, Part},
 };
 use crate::{
     error::{Error, Result},
@@ -19,10 +20,10 @@ const STREAM_FACTOR: usize = 32;
 /// Bytes of experts on their way before the host waits for the device.
 const STAGED: u64 = 64 << 20;
 
-impl GpuExecutor {
+impl<B: Backend> Steps<B> {
     /// Whether a chunk is long enough for whole layers to pass through.
     pub(super) fn streams(&self, run: &Run) -> bool {
-        let Some(moe) = self.state.model.config.moe.as_ref().filter(|_| self.partial()) else { return false };
+        let Some(moe) = self.backend.shared().model.config.moe.as_ref().filter(|_| self.partial()) else { return false };
         let from = (moe.num_experts * STREAM_FACTOR).div_ceil(moe.top_k.max(1));
         run.tokens as usize >= from.max(2)
     }
@@ -34,7 +35,7 @@ impl GpuExecutor {
         self.set_on_miss(0)?;
         self.pending[i].way = None;
         if run.tokens != self.tokens {
-            self.upload(&self.state.step.clone(), &[run.tokens]);
+            self.write_state(0, &[run.tokens]);
             self.tokens = run.tokens;
         }
         let mixtures = self.plans[run.plan].mixtures.clone();
@@ -46,7 +47,7 @@ impl GpuExecutor {
             }
             let absent: Vec<u16> =
                 (0..residency.experts(m.bank) as u16).filter(|&e| residency.slot_of(m.bank, e).is_none()).collect();
-            self.send_quietly(&run, &[Part::Ops(from..m.combine)]);
+            self.send_quietly(&run, &[Part::Ops(from..m.combine)])?;
             let failed = self.rounds(&run, index, m, &absent).await?;
             if !failed.is_empty() {
                 let what = format!("{} experts of layer {}: the device refused them", failed.len(), m.layer);
@@ -63,23 +64,30 @@ impl GpuExecutor {
     pub(super) async fn rounds(&mut self, run: &Run, index: usize, m: &Mixture, experts: &[u16]) -> Result<Vec<u16>> {
         let server = self.server()?;
         let slots = server.residency.slots(m.bank);
-        // The hottest stay; a quarter of the slots, and at least one token's experts, take turns.
+        // The hottest stay; a quarter of the slots, and at least one token's experts, take turns. Where experts are written beside what
+        // runs, those of a round come while the round before it computes with the other half.
         let window = (slots / 4).max(m.top_k).clamp(1, slots.max(1));
+        let halves = if B::ASIDE && window > 1 { 2 } else { 1 };
+        let window = window / halves;
         let mut by_heat: Vec<u32> = (0..slots as u32).collect();
         let score = |slot: &u32| match server.residency.owner(m.bank, *slot) {
             Some(e) => server.residency.score(m.bank, e),
             None => f32::NEG_INFINITY,
         };
         by_heat.sort_by(|a, b| score(a).total_cmp(&score(b)).then(a.cmp(b)));
-        by_heat.truncate(window);
+        by_heat.truncate(window * halves);
+        // What was submitted so far computes with whoever lives in these slots.
+        self.backend.join()?;
+        let mut places = (0..halves).cycle();
         let mut failed = Vec::new();
         let mut staged = 0;
         let mut queue: VecDeque<(Vec<u16>, bool)> = experts.chunks(window).map(|c| (c.to_vec(), true)).collect();
         while let Some((round, first)) = queue.pop_front() {
             let mut refused = Vec::new();
             let mut table = vec![ABSENT; self.server()?.residency.experts(m.bank)];
-            for (&expert, &slot) in round.iter().zip(&by_heat) {
-                if self.upload_expert(m.bank, expert, slot)? {
+            let half = places.next().unwrap_or(0) * window;
+            for (&expert, &slot) in round.iter().zip(by_heat.iter().skip(half)) {
+                if self.upload_expert(m.bank, expert, slot, halves > 1)? {
                     table[usize::from(expert)] = slot;
                 } else {
                     refused.push(expert);
@@ -89,55 +97,34 @@ impl GpuExecutor {
                 (true, _) => {}
                 // Once more, when what is under way has been freed.
                 (_, true) => {
-                    self.gpu.idle().await?;
+                    self.backend.idle().await?;
                     queue.push_back((refused, false));
                 }
                 (_, false) => failed.extend(refused),
             }
+            self.backend.join()?;
             self.write_round(&table);
-            let submission = self.send_quietly(run, &[Part::Place(index), Part::Products(index)]);
-            staged += (round.len() * self.state.weights.banks[m.bank].blob_words * 4) as u64;
+            let under_way = self.send_quietly(run, &[Part::Place(index), Part::Products(index)])?;
+            staged += (round.len() * self.backend.shared().blob_words.get(m.bank).copied().unwrap_or(0) * 4) as u64;
             if staged >= STAGED {
                 staged = 0;
-                if cfg!(target_arch = "wasm32") {
-                    self.gpu.idle().await?;
-                } else {
-                    self.gpu.block(Some(submission))?;
-                }
+                self.backend.fetched(under_way).await?;
             }
         }
         self.write_table(m.bank)?;
         Ok(failed)
     }
 
-    /// Submits parts of a run without a readback.
-    pub(super) fn send_quietly(&mut self, run: &Run, parts: &[Part]) -> wgpu::SubmissionIndex {
-        let plan = &self.plans[run.plan];
-        let mut encoder =
-            self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("part of a step") });
-        {
-            let shape = StepShape { tokens: run.tokens, length: run.length, gather: false };
-            let mut pass = encoder
-                .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some("part of a step"), timestamp_writes: None });
-            for part in parts {
-                self.stats.dispatches += plan.encode(&mut pass, part, shape);
-            }
-        }
-        self.stats.submissions += 1;
-        self.gpu.queue.submit([encoder.finish()])
-    }
-
-    /// Copies an expert to a slot, in place of who lives there. `false`: the device refused it, and nobody lives there now.
-    pub(super) fn upload_expert(&mut self, bank: usize, expert: u16, slot: u32) -> Result<bool> {
+    /// Copies an expert to a slot, in place of who lives there; `aside`: beside what runs. `false`: the device refused it, and nobody
+    /// lives there now.
+    pub(super) fn upload_expert(&mut self, bank: usize, expert: u16, slot: u32, aside: bool) -> Result<bool> {
         let Some(server) = self.server.as_deref_mut() else { return Ok(false) };
-        let (Some(host), Some((slab, at))) = (&mut server.host, self.state.weights.banks[bank].place(slot)) else {
-            return Ok(false);
-        };
-        let (gpu, mut bytes) = (&self.gpu, 0);
+        let Some(host) = &mut server.host else { return Ok(false) };
+        let (backend, mut bytes) = (&mut self.backend, 0);
         server.residency.clear_slot(bank, slot);
         let result = host.blob(bank, expert, &mut |offset, data| {
             bytes += data.len() as u64;
-            gpu.write_slot(&slab.buffer, at + offset as u64, data)
+            backend.write_slot(bank, slot, offset, data, aside)
         });
         match result {
             Ok(()) => {
@@ -153,16 +140,16 @@ impl GpuExecutor {
 
     pub(super) fn write_table(&mut self, bank: usize) -> Result<()> {
         let table = self.server()?.residency.table(bank).to_vec();
-        if let Some(slots) = &self.state.slots {
-            slots.write_table(&self.gpu, bank, &table);
+        if let Some(slots) = self.backend.shared().slots.clone() {
+            slots.write_table(&mut self.backend, bank, &table);
             self.stats.uploaded_bytes += (table.len() * 4) as u64;
         }
         Ok(())
     }
 
     pub(super) fn write_round(&mut self, table: &[u32]) {
-        if let Some(slots) = &self.state.slots {
-            slots.write_round(&self.gpu, table);
+        if let Some(slots) = self.backend.shared().slots.clone() {
+            slots.write_round(&mut self.backend, table);
             self.stats.uploaded_bytes += (table.len() * 4) as u64;
         }
     }
@@ -175,13 +162,13 @@ impl GpuExecutor {
     }
 
     pub(super) fn clear_halt(&mut self) {
-        self.upload_at(&self.state.step.clone(), StepState::HALT, &[0]);
+        self.write_state(StepState::HALT, &[0]);
     }
 
     pub(super) fn set_on_miss(&mut self, on_miss: u32) -> Result<()> {
         let server = self.server()?;
         if std::mem::replace(&mut server.on_miss, on_miss) != on_miss {
-            self.upload_at(&self.state.step.clone(), StepState::HALT + 4, &[on_miss]);
+            self.write_state(StepState::HALT + 4, &[on_miss]);
         }
         Ok(())
     }
@@ -189,10 +176,10 @@ impl GpuExecutor {
     /// Leaves the tables to the device's kernels.
     pub(super) fn hand_over(&mut self) -> Result<()> {
         let Some(server) = self.server.as_deref_mut().filter(|s| !s.gathering) else { return Ok(()) };
-        let Some(slots) = &self.state.slots else { return Ok(()) };
+        let Some(slots) = self.backend.shared().slots.clone() else { return Ok(()) };
         server.gathering = true;
         for bank in 0..server.residency.banks() {
-            slots.write_heat(&self.gpu, bank, server.residency.now(), server.residency.heat(bank));
+            slots.write_heat(&mut self.backend, bank, server.residency.now(), server.residency.heat(bank));
         }
         Ok(())
     }
@@ -202,9 +189,8 @@ impl GpuExecutor {
         if !self.server()?.gathering {
             return Ok(());
         }
-        let Some((tables, experts, words)) = self.state.slots.as_ref().map(|s| (s.tables.clone(), s.experts, s.record)) else {
-            return Ok(());
-        };
+        let slots = self.backend.shared().slots.as_ref();
+        let Some((tables, experts, words)) = slots.map(|s| (s.tables.clone(), s.experts, s.record)) else { return Ok(()) };
         // Kernels fetch experts only where the host may block.
         let words = pollster::block_on(self.read(&tables, words))?;
         let server = self.server()?;
@@ -215,10 +201,5 @@ impl GpuExecutor {
             }
         }
         Ok(())
-    }
-
-    /// Keeps what was learnt about the use of experts for the next start.
-    pub fn save_profile(&self) -> Result<()> {
-        self.server.as_ref().map_or(Ok(()), |s| s.save_profile())
     }
 }

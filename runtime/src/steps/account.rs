@@ -7,13 +7,11 @@ use std::{
 
 use web_time::Instant;
 
-use super::{
-    exec::GpuExecutor,
-    slots::{CHOICE_WORDS, GATHERED, HIT},
-};
+use super::{backend::Backend, exec::Steps};
 use crate::{
     error::Result,
     experts::{
+        record::{CHOICE_WORDS, GATHERED, HIT},
         trace::{Routed, Served},
         ways::{Sample, Way},
     },
@@ -54,7 +52,7 @@ impl Record<'_> {
     }
 }
 
-impl GpuExecutor {
+impl<B: Backend> Steps<B> {
     /// Counts hits and misses, keeps heat and profile, lets the choice among ways see the token, and takes experts in for the future.
     /// Only the first `kept` rows are reported.
     pub(super) fn account(&mut self, i: usize, record: &[u32], kept: usize) -> Result<Option<Arc<[Routed]>>> {
@@ -65,9 +63,9 @@ impl GpuExecutor {
         let run = p.run;
         let plan = &self.plans[run.plan];
         let (tokens, top_k) = (run.tokens as usize, plan.top_k());
-        // A step that decodes one token, or one and drafts.
-        let decodes = tokens == 1 || plan.verifies > 1;
+        let decodes = plan.decodes(run.tokens);
         let record = Record { words: record, tokens, top_k };
+        let words_of = |bank: usize| self.backend.shared().blob_words.get(bank).copied().unwrap_or(0);
         let served: BTreeMap<(usize, u16), Served> = p.served.iter().map(|&(b, e, how)| ((b, e), how)).collect();
         let start = (run.length - run.tokens) as usize;
         let mut rows = Vec::new();
@@ -102,7 +100,7 @@ impl GpuExecutor {
                         (_, true) => Served::Gathered,
                         _ => served.get(&(m.bank, c.expert)).copied().unwrap_or(Served::Streamed),
                     };
-                    let stride = self.state.weights.banks[m.bank].blob_words as u64 * 4;
+                    let stride = words_of(m.bank) as u64 * 4;
                     let moves = !matches!(how, Served::Hit | Served::Cpu | Served::Host) && moved.insert(c.expert);
                     rows.push(Routed {
                         position: (start + pair / top_k) as u32,
@@ -129,7 +127,7 @@ impl GpuExecutor {
         let trace = server.trace;
         let (way, started) = (p.way, p.started);
         if way == Some(Way::Gather) {
-            let bytes = |(b, e): &(usize, Vec<u16>)| self.state.weights.banks[*b].blob_words as u64 * 4 * e.len() as u64;
+            let bytes = |(b, e): &(usize, Vec<u16>)| words_of(*b) as u64 * 4 * e.len() as u64;
             self.stats.expert_bytes += missed.iter().map(bytes).sum::<u64>();
         }
         if let (true, Some(way)) = (decodes, way) {
@@ -163,7 +161,7 @@ impl GpuExecutor {
             }
             left -= admitted.len().min(left);
             for (expert, slot) in admitted {
-                self.upload_expert(*bank, expert, slot)?;
+                self.upload_expert(*bank, expert, slot, false)?;
             }
             self.write_table(*bank)?;
         }

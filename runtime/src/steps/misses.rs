@@ -18,9 +18,10 @@ use web_time::Instant;
 
 use super::{
     account::{Choice, Record},
-    exec::{GpuExecutor, Pending, Run, Stage},
+    backend::Backend,
+    exec::{Pending, Run, Stage, Steps},
     plan::{Mixture, Part},
-    readback::{Layout, Taken},
+    result::Layout,
     serve::Server,
 };
 use crate::{
@@ -36,7 +37,7 @@ use crate::{
 /// Share of tokens that may miss for the next step to be submitted before this one is known to be done.
 const SPECULATE: f32 = 0.3;
 
-impl GpuExecutor {
+impl<B: Backend> Steps<B> {
     pub(super) fn server(&mut self) -> Result<&mut Server> {
         self.server.as_deref_mut().ok_or_else(|| Error::Gpu("experts are not in slots".into()))
     }
@@ -53,7 +54,7 @@ impl GpuExecutor {
         let decodes = self.pending.get(i).is_some_and(|p| p.run.tokens == 1);
         // Nor may one that halts go on when kernels have begun to keep the tables.
         let gathers = server.chooser.way() == Way::Gather;
-        let follows = |p: &Pending| match p.stage {
+        let follows = |p: &Pending<B::Fetch>| match p.stage {
             Stage::Waiting => false,
             Stage::Running(_) => (p.way == Some(Way::Gather)) == gathers,
             Stage::Done(_) => true,
@@ -102,15 +103,10 @@ impl GpuExecutor {
                 Stage::Running(_) => {}
             }
             let (words, layout, end) = self.fetch(i).await?;
-            let halt = if self.partial() { words.get(Layout::HEAD - 4).copied().unwrap_or(0) } else { 0 };
+            let halt = layout.halt_of(&words);
             if halt != 0 {
                 // Steps behind this one found the plan halted, and did nothing.
-                for later in i + 1..self.pending.len() {
-                    if let Some(mut p) = self.pending.remove(later) {
-                        self.give_up(&mut p);
-                        self.pending.insert(later, p);
-                    }
-                }
+                self.give_up_from(i + 1);
                 self.stats.rendezvous += 1;
                 self.serve(i, halt as usize - 1, &words, layout).await?;
             } else if end < self.plans[run.plan].ops {
@@ -129,13 +125,12 @@ impl GpuExecutor {
         // Rows of drafts that were wrong, and of what follows them, cost what others cost, but nobody is to see them.
         let mut kept = run.tokens;
         if layout.taken > 0 {
-            let taken = Taken::of(words, layout);
+            let taken = layout.taken_of(words);
             self.pending[i].run.length = taken.began + run.tokens;
             kept -= (self.plans[run.plan].verifies as u32).saturating_sub(taken.count);
         }
         if layout.record > 0 && alive {
-            let record = words.get(Layout::HEAD..Layout::HEAD + layout.record).unwrap_or_default();
-            output.routed = self.account(i, record, kept as usize)?;
+            output.routed = self.account(i, layout.record_of(words), kept as usize)?;
         }
         self.pending[i].stage = Stage::Done(output);
         // The next one, if it had to wait.
@@ -154,8 +149,7 @@ impl GpuExecutor {
         else {
             return Err(Error::Gpu(format!("the plan halted at layer {layer}, which has no experts")));
         };
-        let record = words.get(Layout::HEAD..Layout::HEAD + layout.record).unwrap_or_default();
-        let record = Record { words: record, tokens: run.tokens as usize, top_k: m.top_k };
+        let record = Record { words: layout.record_of(words), tokens: run.tokens as usize, top_k: m.top_k };
         let choices: Vec<Choice> = record.bank(m.bank).collect();
         let chosen: BTreeSet<u16> = choices.iter().map(|c| c.expert).collect();
         let server = self.server()?;
@@ -177,7 +171,7 @@ impl GpuExecutor {
         let rounds = fetch.len() > room;
         if rounds {
             self.write_round_of(m.bank)?;
-            self.send_quietly(&run, &[Part::Place(index), Part::Ops(m.router + 1..m.combine)]);
+            self.send_quietly(&run, &[Part::Place(index), Part::Ops(m.router + 1..m.combine)])?;
             let failed = self.rounds(&run, index, &m, fetch).await?;
             cold.extend(failed);
         } else {
@@ -185,7 +179,7 @@ impl GpuExecutor {
                 let keep = |e: u16| needed.contains(&e) || fetch.contains(&e);
                 let slot = self.server()?.residency.victim(m.bank, &keep);
                 let uploaded = match slot {
-                    Some(slot) => self.upload_expert(m.bank, expert, slot)?,
+                    Some(slot) => self.upload_expert(m.bank, expert, slot, false)?,
                     None => false,
                 };
                 if !uploaded {
@@ -209,7 +203,7 @@ impl GpuExecutor {
         }
         if !cold.is_empty() {
             if !rounds {
-                self.send_quietly(&run, &[Part::Place(index), Part::Ops(m.router + 1..m.combine)]);
+                self.send_quietly(&run, &[Part::Place(index), Part::Ops(m.router + 1..m.combine)])?;
             }
             let pairs: Vec<usize> = (0..choices.len()).filter(|&p| cold.contains(&choices[p].expert)).collect();
             self.compute_cold(&run, &m, &pairs, &choices, words, layout).await?;
@@ -235,9 +229,7 @@ impl GpuExecutor {
         let (x_buffer, x_words) = (x.buffer.clone(), x.row_words * tokens);
         // Where the readback has the rows that this layer's experts read.
         let before = plan.cold_inputs().take_while(|a| a.buffer != x_buffer).map(|a| a.row_words * tokens).sum::<usize>();
-        let at = Layout::HEAD + layout.record + before;
-        let there = (layout.rows > 0).then(|| words.get(at..at + x_words)).flatten();
-        let bits = match there {
+        let bits = match layout.rows_of(words).get(before..before + x_words) {
             Some(bits) => bits.to_vec(),
             None => self.read(&x_buffer, x_words).await?,
         };
@@ -257,7 +249,7 @@ impl GpuExecutor {
             return Err(Error::Gpu(format!("experts of layer {} gave rows of another length", m.layer)));
         }
         for (&pair, row) in pairs.iter().zip(out.chunks(y_width.max(1))) {
-            self.upload_at(&y_buffer, (pair * y_width * 4) as u64, bytemuck::cast_slice(row));
+            self.upload(&y_buffer, (pair * y_width * 4) as u64, bytemuck::cast_slice(row));
         }
         Ok(())
     }
