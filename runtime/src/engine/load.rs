@@ -8,7 +8,7 @@ use web_time::Instant;
 use super::{EngineInfo, EngineOptions, drafting, plans::Plans};
 use crate::{
     Error, Result,
-    cuda::{self, CudaExecutor},
+    cuda::{self, CudaDevices, CudaExecutor},
     executor::{DeviceChoice, Executor, ExpertOptions, LoadOptions},
     experts::{budget::Needs, walk::Routing},
     gpu::{self, GpuDevice},
@@ -145,12 +145,7 @@ async fn start(
         return Err(Error::Limit { what: "--draft, in tokens".into(), needed: draft as u64, limit: MAX_DRAFT as u64 });
     }
     let positions = options.positions.unwrap_or(2 * context).max(context).next_multiple_of(PAGE);
-    // Its backend makes no drafts yet.
-    let draft = if matches!(options.device, DeviceChoice::Cuda(_)) { Some(0) } else { options.draft };
-    if draft == Some(0) && options.draft.is_some_and(|k| k > 0) {
-        return Err(Error::Invalid("--draft: the CUDA backend makes no drafts".into()));
-    }
-    let mut model = match draft {
+    let mut model = match options.draft {
         Some(0) => Model::new(&checkpoint.config, &checkpoint.weights),
         _ => Model::with_mtp(&checkpoint.config, &checkpoint.weights),
     };
@@ -189,14 +184,14 @@ async fn start(
         Some(d) => (d.name(), "wgpu"),
         None => (String::new(), "cpu"),
     };
-    let mut plans = Plans::new(&model, options.activations, options.chunk, drafting::numbers(draft));
+    let mut plans = Plans::new(&model, options.activations, options.chunk, drafting::numbers(options.draft));
     let placed = match (&device, options.device) {
         (Some(device), _) => on_gpu(device, &model, &load, kernels.then_some(&mut plans), progress).await,
-        (None, DeviceChoice::Cuda(index)) => {
-            let driver = cuda::open(index)?;
-            (name, backend) = (driver.info().name.clone(), "cuda");
+        (None, DeviceChoice::Cuda(devices)) => {
             let mut weights = |done, all| progress(Stage::Weights, done, all);
-            CudaExecutor::load(driver, Arc::clone(&model), &load, &mut weights).await.map(|e| Executor::Cuda(Box::new(e)))
+            let executor = on_cuda(devices, &model, &load, &mut weights).await?;
+            (name, backend) = (cuda::names(&**executor.driver()), "cuda");
+            Ok(Executor::Cuda(Box::new(executor)))
         }
         (None, _) => on_cpu(&model, &load).await,
     };
@@ -235,6 +230,16 @@ async fn start(
 async fn on_cpu(model: &Arc<Model>, load: &LoadOptions) -> Result<Executor> {
     cpu_may(model, load, cfg!(target_arch = "wasm32"))?;
     Executor::load(None, Arc::clone(model), load, &mut |_, _| {}).await
+}
+
+/// Opens CUDA devices, and loads the model on them.
+pub(crate) async fn on_cuda(
+    devices: CudaDevices,
+    model: &Arc<Model>,
+    load: &LoadOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<CudaExecutor> {
+    CudaExecutor::load(cuda::open_all(&devices.indices())?, Arc::clone(model), load, progress).await
 }
 
 /// Loads the model on `device`, and prepares `plans` for it.

@@ -18,8 +18,9 @@ mod placement;
 mod rows;
 #[path = "../gpu_ops/sampling.rs"]
 mod sampling;
-mod slot_kernels;
+mod several;
 #[path = "../gpu_ops/slots.rs"]
+mod slot_tokens;
 mod slots;
 #[path = "../gpu_ops/support.rs"]
 mod support;

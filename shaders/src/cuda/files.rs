@@ -7,6 +7,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("attend_expanded.cu", include_str!("../../cuda/attend_expanded.cu")),
     ("attend_merge.cu", include_str!("../../cuda/attend_merge.cu")),
     ("combine.cu", include_str!("../../cuda/combine.cu")),
+    ("copy.cu", include_str!("../../cuda/copy.cu")),
     ("draft.cu", include_str!("../../cuda/draft.cu")),
     ("embed.cu", include_str!("../../cuda/embed.cu")),
     ("expand.cu", include_str!("../../cuda/expand.cu")),
@@ -40,5 +41,6 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/q8.cuh", include_str!("../../cuda/shared/q8.cuh")),
     ("shared/slots.cuh", include_str!("../../cuda/shared/slots.cuh")),
     ("shift.cu", include_str!("../../cuda/shift.cu")),
+    ("spread.cu", include_str!("../../cuda/spread.cu")),
     ("swiglu.cu", include_str!("../../cuda/swiglu.cu")),
 ];

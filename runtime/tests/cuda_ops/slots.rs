@@ -67,9 +67,10 @@ impl Bench {
         let info = cuda::kernel(kernel).unwrap();
         let frame = Frame { step: self.step.address, pages: 1, positions: 1 };
         let arguments = cuda::arguments(info, defines, frame, bind, params).unwrap().into();
-        let function = self.driver.function(&Variant { kernel, defines: defines.clone() }).unwrap();
+        let function = self.driver.function(0, &Variant { kernel, defines: defines.clone() }).unwrap();
         let threads = info.threads(defines);
-        self.driver.launch(&Launch { function, grid, threads, shared: 0, arguments }).unwrap();
+        let touches = [].into();
+        self.driver.launch(&[Launch { device: 0, function, grid, threads, shared: 0, arguments, touches }]).unwrap();
     }
 }
 
