@@ -190,7 +190,7 @@ fn missing(wanted: &[String], devices: &Value) -> Option<String> {
     let there: Vec<&str> =
         devices["cuda"]["devices"].as_array().into_iter().flatten().filter_map(|d| d["device"].as_str()).collect();
     let lacks = |name: &&String| match name.as_str() {
-        "cuda" => there.is_empty(),
+        "cuda" | "cuda:all" => there.is_empty(),
         name => name.starts_with("cuda:") && !there.contains(&name),
     };
     let name = wanted.iter().find(lacks)?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Result,
     cpu::CpuExecutor,
-    cuda::CudaExecutor,
+    cuda::{CudaDevices, CudaExecutor},
     experts::{ExpertReport, trace::Routed, ways::WayChoice},
     gpu::{GpuDevice, GpuExecutor},
     model::Model,
@@ -48,8 +48,8 @@ pub enum DeviceChoice {
     Cpu,
     /// The adapter of that index; `None`: the best that is no software.
     Wgpu(Option<usize>),
-    /// The CUDA device of that index; `None`: the first.
-    Cuda(Option<usize>),
+    /// A CUDA device, or several that share the model.
+    Cuda(CudaDevices),
 }
 
 /// What a device needs to know to load a model.
@@ -183,7 +183,7 @@ pub enum Executor {
     Cpu(Box<CpuExecutor>),
     /// A GPU through wgpu.
     Gpu(Box<GpuExecutor>),
-    /// A GPU through CUDA.
+    /// A GPU, or several, through CUDA.
     Cuda(Box<CudaExecutor>),
 }
 

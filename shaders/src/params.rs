@@ -282,6 +282,26 @@ params! {
         /// Rows of `chosen`.
         tokens: u32,
     }
+    /// `spread`.
+    Spread {
+        /// Devices, up to 16.
+        devices: u32,
+        /// K.
+        top_k: u32,
+        /// Rows.
+        tokens: u32,
+        /// Zero.
+        pad: u32,
+    }
+    /// `copy`.
+    Copy {
+        /// Words a row.
+        width: u32,
+        /// Rows.
+        tokens: u32,
+        /// Zero.
+        pad: [u32; 2],
+    }
     /// `swiglu`.
     Swiglu {
         /// Elements a row.
@@ -336,8 +356,8 @@ params! {
         /// Zero.
         pad: [u32; 3],
     }
-    /// `copy`.
-    Copy {
+    /// `bandwidth`.
+    Bandwidth {
         /// Pieces of 16 bytes.
         pieces: u32,
         /// Zero.

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use pleiad_models::GenerationConfig;
 use pleiad_runtime::{
     Activations, CacheFormat, DeviceChoice, EngineOptions, SamplingParams,
+    cuda::CudaDevices,
     experts::{walk::Routing, ways::WayChoice},
     step::MAX_DRAFT,
 };
@@ -25,8 +26,8 @@ pub struct ModelArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceArgs {
-    /// auto, cpu, wgpu[:N] or cuda[:N]; N as `pleiad devices` counts. auto: a discrete, then an integrated GPU, then
-    /// the CPU
+    /// auto, cpu, wgpu[:N] or cuda[:N]; N as `pleiad devices` counts. auto: a discrete, then an integrated GPU, then the CPU.
+    /// cuda:0,1 and cuda:all share the model among several GPUs
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
     pub device: Device,
     /// Most GPU memory for weights, experts and latent cache together: 6GiB, 512MiB, ...; experts that do not fit stay in host
@@ -120,8 +121,8 @@ pub enum Device {
     Cpu,
     /// An adapter.
     Wgpu(Option<usize>),
-    /// A CUDA device.
-    Cuda(Option<usize>),
+    /// A CUDA device, or several.
+    Cuda(CudaDevices),
 }
 
 impl Device {
@@ -132,8 +133,7 @@ impl Device {
             Self::Cpu => "cpu".into(),
             Self::Wgpu(None) => "wgpu".into(),
             Self::Wgpu(Some(n)) => format!("wgpu:{n}"),
-            Self::Cuda(None) => "cuda".into(),
-            Self::Cuda(Some(n)) => format!("cuda:{n}"),
+            Self::Cuda(devices) => devices.to_string(),
         }
     }
 }
@@ -168,7 +168,7 @@ impl DeviceArgs {
             Device::Cuda(_) if !cfg!(feature = "cuda") => {
                 bail!("--device cuda: this program was built without the cuda feature; try --device wgpu")
             }
-            Device::Cuda(index) => DeviceChoice::Cuda(index),
+            Device::Cuda(devices) => DeviceChoice::Cuda(devices),
         })
     }
 
@@ -258,6 +258,7 @@ pub fn random_seed() -> u64 {
 
 fn parse_device(text: &str) -> Result<Device, String> {
     let (name, index) = match text.split_once(':') {
+        Some(("cuda", devices)) => return devices.parse().map(Device::Cuda),
         Some((name, n)) => (name, Some(n.parse().map_err(|_| format!("`{n}` is no device number"))?)),
         None => (text, None),
     };
@@ -265,8 +266,8 @@ fn parse_device(text: &str) -> Result<Device, String> {
         ("auto", None) => Ok(Device::Auto),
         ("cpu", None) => Ok(Device::Cpu),
         ("wgpu", n) => Ok(Device::Wgpu(n)),
-        ("cuda", n) => Ok(Device::Cuda(n)),
-        _ => Err("use auto, cpu, wgpu, wgpu:N, cuda or cuda:N".into()),
+        ("cuda", None) => Ok(Device::Cuda(CudaDevices::First)),
+        _ => Err("use auto, cpu, wgpu, wgpu:N, cuda, cuda:N, cuda:N,M,... or cuda:all".into()),
     }
 }
 
@@ -343,8 +344,12 @@ mod tests {
         assert_eq!(parse_device("auto").unwrap(), Device::Auto);
         assert_eq!(parse_device("wgpu").unwrap(), Device::Wgpu(None));
         assert_eq!(parse_device("wgpu:3").unwrap(), Device::Wgpu(Some(3)));
-        assert_eq!(parse_device("cuda:0").unwrap(), Device::Cuda(Some(0)));
-        for bad in ["", "gpu", "cpu:1", "wgpu:", "wgpu:x", "wgpu:-1"] {
+        assert_eq!(parse_device("cuda").unwrap(), Device::Cuda(CudaDevices::First));
+        assert_eq!(parse_device("cuda:all").unwrap(), Device::Cuda(CudaDevices::All));
+        for written in ["cuda", "cuda:0", "cuda:0,1", "cuda:all"] {
+            assert_eq!(parse_device(written).unwrap().key(), written);
+        }
+        for bad in ["", "gpu", "cpu:1", "wgpu:", "wgpu:x", "wgpu:-1", "wgpu:0,1", "cuda:", "cuda:0,0", "cuda:0, 1", "cuda:x"] {
             assert!(parse_device(bad).is_err(), "{bad}");
         }
     }

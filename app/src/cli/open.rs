@@ -76,9 +76,9 @@ pub fn executor(checkpoint: &Checkpoint, args: &DeviceArgs, positions: usize, ch
         },
     };
     let mut bar = Bar::new("Loading", Unit::Bytes, quiet);
-    if let DeviceChoice::Cuda(index) = choice {
-        let driver = cuda::open(index)?;
-        let device = driver.info().name.clone();
+    if let DeviceChoice::Cuda(devices) = choice {
+        let driver = cuda::open_all(&devices.indices())?;
+        let device = cuda::names(&*driver);
         let mut progress = |d, t| bar.set(d, t);
         let load = CudaExecutor::load(driver, Arc::clone(&model), &options, &mut progress);
         let executor = Executor::Cuda(Box::new(pollster::block_on(load)?));

@@ -39,8 +39,12 @@ struct Report {
 /// Runs `pleiad bench --profile`.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let device = &args.engine.device;
-    let DeviceChoice::Cuda(index) = device.choice()? else { bail!("--profile is for CUDA devices: --device cuda") };
-    let driver = cuda::open(index)?;
+    let DeviceChoice::Cuda(devices) = device.choice()? else { bail!("--profile is for CUDA devices: --device cuda") };
+    let indices = devices.indices();
+    if indices.len() != 1 {
+        bail!("--profile is for one device: --device cuda:0");
+    }
+    let driver = cuda::open_all(&indices)?;
     let repetitions = args.repetitions.get();
     let needed = args.profile.iter().max().map_or(1, |&n| n.max(1) as usize) + repetitions + 1;
     let context = args.engine.ctx_size.map_or(needed, |n| n.get());
@@ -50,7 +54,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let checkpoint = open::checkpoint(&args.model.model)?;
     let model = Arc::new(Model::new(&checkpoint.config, &checkpoint.weights));
     // Before the model takes the memory.
-    let copied = driver.free_memory().map_or(COPIED, |free| COPIED.min(free / 4));
+    let copied = driver.free_memory(0).map_or(COPIED, |free| COPIED.min(free / 4));
     let copy_bytes_per_second = copy_bandwidth(&driver, copied, repetitions.max(10))?;
     let options = LoadOptions {
         positions: context,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use pleiad_models::Config;
 use pleiad_runtime::{
     DeviceChoice, EngineOptions,
+    cuda::CudaDevices,
     experts::ways::WayChoice,
     step::{MAX_DRAFT, PAGE},
 };
@@ -24,12 +25,18 @@ pub const EVERYTHING: u64 = u64::MAX;
 /// Tokens of a prompt computed at once.
 pub(super) const CHUNK: usize = 512;
 
-/// The device that settings mean: empty or `auto`, `cpu`, `wgpu` or `wgpu:N`.
+/// The device that settings mean: empty or `auto`, `cpu`, `wgpu` or `wgpu:N`; with CUDA, `cuda` and the lists of
+/// [`CudaDevices`].
 ///
 /// # Errors
 /// In words, where there is no such device.
 pub fn device(text: &str) -> Result<DeviceChoice, String> {
     let (name, index) = match text.trim().split_once(':') {
+        Some(("cuda", _)) if !cfg!(feature = "cuda") => ("cuda", None),
+        Some(("cuda", devices)) => {
+            let devices = devices.parse().map_err(|what| format!("\u{201c}{text}\u{201d} is no device: {what}"))?;
+            return Ok(DeviceChoice::Cuda(devices));
+        }
         Some((name, n)) => {
             let index = n.parse::<usize>().map_err(|_| format!("\u{201c}{text}\u{201d} is no device: {n} is no number"))?;
             (name, Some(index))
@@ -40,7 +47,7 @@ pub fn device(text: &str) -> Result<DeviceChoice, String> {
         ("" | "auto", None) => Ok(DeviceChoice::Auto),
         ("cpu", None) => Ok(DeviceChoice::Cpu),
         ("wgpu", index) => Ok(DeviceChoice::Wgpu(index)),
-        ("cuda", index) if cfg!(feature = "cuda") => Ok(DeviceChoice::Cuda(index)),
+        ("cuda", None) if cfg!(feature = "cuda") => Ok(DeviceChoice::Cuda(CudaDevices::First)),
         ("cuda", _) => Err("This program was built without CUDA; choose a GPU by its graphics interface instead".into()),
         _ => Err(format!("\u{201c}{text}\u{201d} is no device; there are auto, cpu, wgpu and wgpu:N")),
     }

@@ -54,8 +54,9 @@ struct Captured {
 fn launches(plan: &Prepared<Cuda>, parts: &[Part], shape: StepShape) -> Vec<Launch> {
     let of = |part| select(&plan.dispatches.dispatches, &plan.mixtures, part, shape);
     let launch = |(d, grid): (&Dispatch, [u32; 3])| {
-        let Dispatch { function, threads, shared, .. } = *d;
-        Launch { function, grid, threads, shared, arguments: Arc::clone(&d.arguments) }
+        let Dispatch { device, function, threads, shared, .. } = *d;
+        let (arguments, touches) = (Arc::clone(&d.arguments), Arc::clone(&d.touches));
+        Launch { device, function, grid, threads, shared, arguments, touches }
     };
     parts.iter().flat_map(of).map(launch).collect()
 }
@@ -97,7 +98,7 @@ impl Cuda {
             }
         }
         let launches = launches(plan, parts, shape);
-        launches.iter().try_for_each(|l| self.driver().launch(l))?;
+        self.driver().launch(&launches)?;
         Ok(launches.len() as u64)
     }
 
@@ -123,11 +124,20 @@ impl Backend for Cuda {
     const ASIDE: bool = true;
 
     fn name(&self) -> String {
-        self.driver().info().name.clone()
+        super::names(&**self.driver())
+    }
+
+    fn places_itself(device: &Self::Device) -> bool {
+        device.devices().len() > 1
+    }
+
+    fn slots(&self) -> Option<Vec<usize>> {
+        let banks = &self.state.banks[..self.state.model.banks.len()];
+        (self.state.placement.devices > 1).then(|| banks.iter().map(|b| b.slots).collect())
     }
 
     fn room(device: &Self::Device, whole: u64) -> Option<u64> {
-        device.free_memory().filter(|&free| whole > free)
+        device.free_memory(0).filter(|&free| whole > free)
     }
 
     async fn load(
@@ -186,8 +196,13 @@ impl Backend for Cuda {
     }
 
     fn write(&mut self, buffer: &u64, offset: u64, words: &[u32]) {
-        if let Err(e) = self.driver().write(buffer + offset, bytemuck::cast_slice(words)) {
-            self.failed.get_or_insert(e);
+        let mut data: &[u8] = bytemuck::cast_slice(words);
+        for (address, bytes) in self.state.pieces(*buffer, offset, data.len()) {
+            let (piece, rest) = data.split_at(bytes.min(data.len()));
+            if let Err(e) = self.driver().write(address, piece) {
+                self.failed.get_or_insert(e);
+            }
+            data = rest;
         }
     }
 
@@ -208,7 +223,8 @@ impl Backend for Cuda {
     ) -> Result<(Option<Fetch>, u64)> {
         self.check()?;
         let kernels = self.start(plan, parts, shape)?;
-        let spans: Vec<(u64, usize)> = result.iter().map(|s| (s.buffer + s.offset, s.words * 4)).collect();
+        let pieces = |s: &Span<u64>| self.state.pieces(s.buffer, s.offset, s.words * 4);
+        let spans: Vec<(u64, usize)> = result.iter().flat_map(pieces).collect();
         let fetch = if spans.is_empty() { None } else { Some(self.driver().fetch(&spans)?) };
         Ok((fetch, kernels))
     }
@@ -229,7 +245,7 @@ impl Backend for Cuda {
     async fn read(&mut self, buffer: &u64, words: usize, stats: &mut DeviceStats) -> Result<Vec<u32>> {
         self.check()?;
         stats.readbacks += 1;
-        self.read_now(&[(*buffer, words * 4)])
+        self.read_now(&self.state.pieces(*buffer, 0, words * 4))
     }
 
     async fn idle(&mut self) -> Result<()> {

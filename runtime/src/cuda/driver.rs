@@ -1,4 +1,5 @@
-//! What the CUDA backend asks of a device. NVIDIA's driver is one implementation; the tests have others, which need no GPU.
+//! What the CUDA backend asks of a device, or of several in one machine. NVIDIA's driver is one implementation; the tests have
+//! others, which need no GPU.
 
 use std::sync::Arc;
 
@@ -34,9 +35,31 @@ pub struct Variant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Function(pub usize);
 
+/// What a launch does with a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Use {
+    /// It reads.
+    Read,
+    /// It writes, or does both.
+    Write,
+    /// It writes elements that others which write parts leave alone.
+    Part,
+}
+
+/// A buffer that a launch uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// The buffer's address.
+    pub address: u64,
+    /// What for.
+    pub how: Use,
+}
+
 /// A kernel's launch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
+    /// Where: an index into [`Driver::devices`].
+    pub device: usize,
     /// What runs.
     pub function: Function,
     /// Blocks.
@@ -47,6 +70,8 @@ pub struct Launch {
     pub shared: u32,
     /// The kernel's argument: see [`pleiad_shaders::cuda::arguments`].
     pub arguments: Arc<[u8]>,
+    /// The buffers that it points to: what orders launches on several devices.
+    pub touches: Arc<[Touch]>,
 }
 
 /// Launches that were captured, to be replayed as one.
@@ -57,18 +82,24 @@ pub struct Graph(pub usize);
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fetch(pub u64);
 
-/// A device with one stream: what is asked of it happens in order, but for uploads made aside.
+/// One device, or several in one machine that see each other's memory: an address means the same to all of them.
 ///
-/// Every method may fail with the driver's error; none panics on what a driver does.
+/// Each device has a stream. What is asked for happens in order, as if there were one stream, but for the launches of one list:
+/// see [`crate::cuda::order`], and for uploads made aside. Every method may fail with the driver's error; none panics on what a driver does.
 pub trait Driver: Send + Sync {
-    /// What it is.
+    /// What the first device is.
     fn info(&self) -> &DeviceInfo;
 
-    /// Bytes of memory that are free, where the driver tells.
-    fn free_memory(&self) -> Option<u64>;
+    /// What they all are.
+    fn devices(&self) -> &[DeviceInfo] {
+        std::slice::from_ref(self.info())
+    }
 
-    /// Makes a buffer of `bytes` bytes of zeros; `what` names it in errors. Addresses are multiples of 256.
-    fn allocate(&self, what: &str, bytes: u64) -> Result<u64>;
+    /// Bytes of a device's memory that are free, where the driver tells.
+    fn free_memory(&self, device: usize) -> Option<u64>;
+
+    /// Makes a buffer of `bytes` bytes of zeros in a device's memory; `what` names it in errors. Addresses are multiples of 256.
+    fn allocate(&self, device: usize, what: &str, bytes: u64) -> Result<u64>;
 
     /// Gives a buffer back, once what uses it is done.
     fn release(&self, address: u64);
@@ -93,13 +124,13 @@ pub trait Driver: Send + Sync {
     /// What is asked for from now on waits for the uploads made aside so far.
     fn join_uploads(&self) -> Result<()>;
 
-    /// Loads a variant.
-    fn function(&self, variant: &Variant) -> Result<Function>;
+    /// Loads a variant on a device.
+    fn function(&self, device: usize, variant: &Variant) -> Result<Function>;
 
-    /// Starts a kernel.
-    fn launch(&self, launch: &Launch) -> Result<()>;
+    /// Starts a list of kernels.
+    fn launch(&self, launches: &[Launch]) -> Result<()>;
 
-    /// Makes one graph of launches.
+    /// Makes one graph of a list of launches.
     fn capture(&self, launches: &[Launch]) -> Result<Graph>;
 
     /// Starts a graph.
@@ -135,10 +166,15 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A buffer of at least one byte.
+    /// A buffer of at least one byte on the first device.
     pub fn new(driver: &Arc<dyn Driver>, what: &str, bytes: u64) -> Result<Self> {
+        Self::on(driver, 0, what, bytes)
+    }
+
+    /// A buffer of at least one byte on that device.
+    pub fn on(driver: &Arc<dyn Driver>, device: usize, what: &str, bytes: u64) -> Result<Self> {
         let bytes = bytes.max(16).next_multiple_of(16);
-        Ok(Self { driver: Arc::clone(driver), address: driver.allocate(what, bytes)?, bytes })
+        Ok(Self { driver: Arc::clone(driver), address: driver.allocate(device, what, bytes)?, bytes })
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     steps::When,
 };
 
-/// Bytes that a thread block of `copy` moves.
+/// Bytes that a block of `bandwidth` moves.
 const COPIED: u64 = 256 * 8 * 16;
 
 /// What the launches of one kernel for one purpose take in a step.
@@ -77,7 +77,7 @@ impl Profiler {
         let residency = Residency::whole(model);
         let state = CudaState::load(driver, Arc::clone(model), options, &residency, None, progress)?;
         let lowered = lower::lower(&state, &plan)?;
-        let names = lowered.functions.iter().map(|(variant, &function)| (function, name(variant))).collect();
+        let names = lowered.functions.iter().map(|((_, variant), &function)| (function, name(variant))).collect();
         Ok(Self { state, plan, lowered, names })
     }
 
@@ -96,8 +96,9 @@ impl Profiler {
         for d in self.lowered.dispatches.iter().filter(|d| d.when == When::Always && d.case.holds(1, length)) {
             let grid = d.grid.map(|dim| dim.at(1));
             if grid.iter().all(|&n| n > 0) {
-                let (function, arguments) = (d.function, Arc::clone(&d.arguments));
-                launches.push(Launch { function, grid, threads: d.threads, shared: d.shared, arguments });
+                let (device, function, threads, shared) = (d.device, d.function, d.threads, d.shared);
+                let (arguments, touches) = (Arc::clone(&d.arguments), Arc::clone(&d.touches));
+                launches.push(Launch { device, function, grid, threads, shared, arguments, touches });
                 labels.push((self.names.get(&function).cloned().unwrap_or_default(), self.made(d.op)));
             }
         }
@@ -164,14 +165,15 @@ fn name(variant: &Variant) -> String {
 pub fn copy_bandwidth(driver: &Arc<dyn Driver>, bytes: u64, repetitions: usize) -> Result<f64> {
     let bytes = bytes.max(COPIED).next_multiple_of(COPIED);
     let (x, out) = (Memory::new(driver, "a source of copies", bytes)?, Memory::new(driver, "a target of copies", bytes)?);
-    let kernel = cuda::kernel("copy").ok_or_else(|| Error::Shader("there is no kernel `copy`".into()))?;
+    let kernel = cuda::kernel("bandwidth").ok_or_else(|| Error::Shader("there is no kernel `bandwidth`".into()))?;
     let (defines, frame) = (Defines::new(), cuda::Frame::default());
-    let p = params::Copy { pieces: (bytes / 16) as u32, pad: [0; 3] };
+    let p = params::Bandwidth { pieces: (bytes / 16) as u32, pad: [0; 3] };
     let bind = [("x", x.address), ("out", out.address)];
     let arguments = cuda::arguments(kernel, &defines, frame, &bind, bytemuck::bytes_of(&p))?.into();
     let threads = kernel.threads(&defines);
-    let function = driver.function(&Variant { kernel: kernel.name, defines })?;
-    let launch = Launch { function, grid: [(bytes / COPIED) as u32, 1, 1], threads, shared: 0, arguments };
+    let function = driver.function(0, &Variant { kernel: kernel.name, defines })?;
+    let (grid, touches) = ([(bytes / COPIED) as u32, 1, 1], [].into());
+    let launch = Launch { device: 0, function, grid, threads, shared: 0, arguments, touches };
     let seconds: f64 = driver.time(&[&[launch]], repetitions)?.iter().sum();
     Ok(2.0 * bytes as f64 / seconds.max(1e-12))
 }

@@ -187,9 +187,9 @@ async fn start(
     let mut plans = Plans::new(&model, options.activations, options.chunk, drafting::numbers(options.draft));
     let placed = match (&device, options.device) {
         (Some(device), _) => on_gpu(device, &model, &load, kernels.then_some(&mut plans), progress).await,
-        (None, DeviceChoice::Cuda(index)) => {
-            let driver = cuda::open(index)?;
-            (name, backend) = (driver.info().name.clone(), "cuda");
+        (None, DeviceChoice::Cuda(devices)) => {
+            let driver = cuda::open_all(&devices.indices())?;
+            (name, backend) = (cuda::names(&*driver), "cuda");
             let mut weights = |done, all| progress(Stage::Weights, done, all);
             CudaExecutor::load(driver, Arc::clone(&model), &load, &mut weights).await.map(|e| Executor::Cuda(Box::new(e)))
         }

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`budget`] | one memory budget, shared by weights, expert slots and latent cache |
+//! | [`balance`] | which GPU of several holds which experts and layers |
 //! | [`bank`] | the host's packed experts: the bytes that a slot holds |
 //! | [`policy`] | how hot an expert is |
 //! | [`residency`] | which expert lives in which slot |
@@ -13,6 +14,7 @@
 //! | [`walk`] | routing with locality for benchmarks with random weights |
 //! | `cold` | missing experts on the CPU |
 
+pub mod balance;
 pub mod bank;
 pub mod budget;
 pub(crate) mod cold;

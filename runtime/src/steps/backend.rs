@@ -86,6 +86,16 @@ pub trait Backend: Sized {
     /// The device's name, for people.
     fn name(&self) -> String;
 
+    /// Whether it decides by itself what goes where, as far as the budget allows, with all experts resident: it is several devices.
+    fn places_itself(_device: &Self::Device) -> bool {
+        false
+    }
+
+    /// Slots of each bank, where it has placed experts by itself.
+    fn slots(&self) -> Option<Vec<usize>> {
+        None
+    }
+
     /// What a model that takes `whole` bytes with all its experts may take where no budget is given; `None`: as much as there is.
     fn room(device: &Self::Device, whole: u64) -> Option<u64>;
 

@@ -56,7 +56,8 @@ pub(super) async fn load<B: Backend>(
     let needs = || Needs::of(&model, options.positions, options.max_context, options.cache, ex.activations, ex.chunk);
     let what = if model.config.name.is_empty() { "the model" } else { &model.config.name };
 
-    let budget = ex.budget.or_else(|| B::room(device, needs().whole()));
+    let own = B::places_itself(device);
+    let budget = if own { None } else { ex.budget.or_else(|| B::room(device, needs().whole())) };
     let mut remembered = budget.and_then(|_| recall());
     let mut placement = match budget.map(|budget| place_for(what, &needs(), Some(budget), known(&remembered))) {
         Some(Err(Error::Budget { what, budget, least })) if ex.budget.is_none() => {
@@ -75,10 +76,11 @@ pub(super) async fn load<B: Backend>(
                     s.remembered = remembered;
                     Box::new(s)
                 });
+                let slots = backend.slots().unwrap_or(slots);
                 let report = report(&backend, server.as_deref(), ex.budget, placement.as_ref(), &slots, notices);
                 return Ok((backend, server, report));
             }
-            Err(e @ Error::OutOfMemory { .. }) if attempt < ATTEMPTS => {
+            Err(e @ Error::OutOfMemory { .. }) if attempt < ATTEMPTS && !own => {
                 B::free_after(device, mark).await?;
                 let planned = placement.as_ref().map_or_else(|| needs().whole(), Placement::total);
                 let smaller = (planned as f64 * SHRINK) as u64;

@@ -59,9 +59,10 @@ fn around(driver: &Arc<dyn Driver>, (kernel, flag, params): &Case, halt: u32) ->
     let frame = cuda::Frame { step: memory[0].address, pages: 4, positions: 256 };
     let arguments = cuda::arguments(info, &defines, frame, &bind, params).unwrap().into();
     let threads = info.threads(&defines);
-    let function = driver.function(&Variant { kernel: info.name, defines }).unwrap();
+    let function = driver.function(0, &Variant { kernel: info.name, defines }).unwrap();
     let grid = [1, if *kernel == "join" { ROWS } else { 1 }, 1];
-    driver.launch(&Launch { function, grid, threads, shared: 0, arguments }).unwrap();
+    let touches = [].into();
+    driver.launch(&[Launch { device: 0, function, grid, threads, shared: 0, arguments, touches }]).unwrap();
     let spans: Vec<(u64, usize)> = contents.iter().zip(&memory).map(|((_, c), m)| (m.address, c.len())).collect();
     let after = driver.fetched(driver.fetch(&spans).unwrap()).unwrap();
     (contents.into_iter().flat_map(|(_, c)| c).collect(), after)

@@ -13,12 +13,15 @@ mod emulator;
 #[path = "../gpu_ops/experts.rs"]
 mod experts;
 mod halted;
+mod mixed;
 mod placement;
 #[path = "../gpu_ops/rows.rs"]
 mod rows;
 #[path = "../gpu_ops/sampling.rs"]
 mod sampling;
+mod several;
 #[path = "../gpu_ops/slots.rs"]
+mod slot_tokens;
 mod slots;
 #[path = "../gpu_ops/support.rs"]
 mod support;

@@ -8,7 +8,6 @@ use pleiad_runtime::{
     executor::{ExpertOptions, LoadOptions, Readback},
     experts::{
         budget::Needs,
-        policy::{HALF_LIFE, Heat},
         trace::{Routed, Served},
         ways::{Way, WayChoice},
     },
@@ -18,35 +17,8 @@ use pleiad_runtime::{
 
 use crate::{
     backend::{DeviceExecutor, reads_host},
-    support::{Rng, places},
+    support::{Layer, Rng, places},
 };
-
-/// One layer as `admit` keeps it.
-struct Layer {
-    slot: Vec<Option<u32>>,
-    heat: Vec<Heat>,
-}
-
-impl Layer {
-    fn new(experts: usize, slots: usize) -> Self {
-        Self { slot: (0..experts).map(|e| (e < slots).then_some(e as u32)).collect(), heat: vec![Heat::default(); experts] }
-    }
-
-    /// Serves a token; says which of its experts were resident.
-    fn token(&mut self, now: u32, chosen: &[usize]) -> Vec<bool> {
-        let scores: Vec<f32> = self.heat.iter().map(|h| h.score(now, HALF_LIFE)).collect();
-        let hits: Vec<bool> = chosen.iter().map(|&e| self.slot[e].is_some()).collect();
-        for &e in chosen {
-            self.heat[e].touch(now, HALF_LIFE);
-        }
-        for (&e, _) in chosen.iter().zip(&hits).filter(|(_, hit)| !**hit) {
-            let resident = (0..self.slot.len()).filter(|v| self.slot[*v].is_some() && !chosen.contains(v));
-            let victim = resident.min_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(a.cmp(&b))).unwrap();
-            self.slot[e] = self.slot[victim].take();
-        }
-        hits
-    }
-}
 
 #[test]
 fn kernels_keep_slots_as_the_formula_says() {

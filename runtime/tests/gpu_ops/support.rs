@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 pub use pleiad_conformance::setup::{Rng, Setup, bits, config, floats, moe, nmse, small_attention, tensor};
-use pleiad_runtime::{executor::StepOutput, plan::Kind};
+use pleiad_runtime::{
+    executor::StepOutput,
+    experts::policy::{HALF_LIFE, Heat},
+    plan::Kind,
+};
 
 use crate::backend::{Device, actual};
 pub use crate::backend::{Place, all_places, places};
@@ -51,4 +55,33 @@ fn worst(a: &[f32], b: &[f32]) -> String {
     let i = (0..a.len()).max_by(|&i, &j| key(i).total_cmp(&key(j))).unwrap_or(0);
     let off = (0..a.len()).filter(|&i| key(i) > 1e-3 * a[i].abs().max(1e-3)).count();
     format!("element {i} of {}: {} expected, {} found; {off} differ by more than 0.1 %", a.len(), a[i], b[i])
+}
+
+/// One layer as `admit` keeps it.
+pub struct Layer {
+    /// The slot of each expert.
+    pub slot: Vec<Option<u32>>,
+    heat: Vec<Heat>,
+}
+
+impl Layer {
+    /// The first experts have slots.
+    pub fn new(experts: usize, slots: usize) -> Self {
+        Self { slot: (0..experts).map(|e| (e < slots).then_some(e as u32)).collect(), heat: vec![Heat::default(); experts] }
+    }
+
+    /// Serves a token; says which of its experts were resident.
+    pub fn token(&mut self, now: u32, chosen: &[usize]) -> Vec<bool> {
+        let scores: Vec<f32> = self.heat.iter().map(|h| h.score(now, HALF_LIFE)).collect();
+        let hits: Vec<bool> = chosen.iter().map(|&e| self.slot[e].is_some()).collect();
+        for &e in chosen {
+            self.heat[e].touch(now, HALF_LIFE);
+        }
+        for (&e, _) in chosen.iter().zip(&hits).filter(|(_, hit)| !**hit) {
+            let resident = (0..self.slot.len()).filter(|v| self.slot[*v].is_some() && !chosen.contains(v));
+            let victim = resident.min_by(|&a, &b| scores[a].total_cmp(&scores[b]).then(a.cmp(&b))).unwrap();
+            self.slot[e] = self.slot[victim].take();
+        }
+        hits
+    }
 }

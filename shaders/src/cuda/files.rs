@@ -6,6 +6,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("attend.cu", include_str!("../../cuda/attend.cu")),
     ("attend_expanded.cu", include_str!("../../cuda/attend_expanded.cu")),
     ("attend_merge.cu", include_str!("../../cuda/attend_merge.cu")),
+    ("bandwidth.cu", include_str!("../../cuda/bandwidth.cu")),
     ("combine.cu", include_str!("../../cuda/combine.cu")),
     ("copy.cu", include_str!("../../cuda/copy.cu")),
     ("draft.cu", include_str!("../../cuda/draft.cu")),
@@ -41,5 +42,6 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("shared/q8.cuh", include_str!("../../cuda/shared/q8.cuh")),
     ("shared/slots.cuh", include_str!("../../cuda/shared/slots.cuh")),
     ("shift.cu", include_str!("../../cuda/shift.cu")),
+    ("spread.cu", include_str!("../../cuda/spread.cu")),
     ("swiglu.cu", include_str!("../../cuda/swiglu.cu")),
 ];

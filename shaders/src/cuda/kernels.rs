@@ -68,6 +68,16 @@ impl KernelInfo {
         defines.get("THREADS").and_then(|t| t.parse().ok()).unwrap_or(self.threads)
     }
 
+    /// Whether it changes the state of the step, which every kernel reads.
+    pub fn writes_step(&self, defines: &Defines) -> bool {
+        match self.name {
+            "sample" | "draft" | "settle" | "shift" | "admit" | "place" => true,
+            // It halts the plan at a miss.
+            "router" => defines.get("SLOTS").is_some(),
+            _ => false,
+        }
+    }
+
     /// Whether decoding spends its time in the variant. Eight tokens are a short chunk of a prompt.
     pub fn is_hot(&self, defines: &Defines) -> bool {
         self.hot && defines.get("TOKENS") != Some("8")
@@ -444,6 +454,24 @@ pub static KERNELS: &[KernelInfo] = &[
         hot: false,
     },
     KernelInfo {
+        name: "spread",
+        what: "which copy of an expert serves a pair, of those on several devices",
+        params: params::Spread::FIELDS,
+        pointers: &[reads("ids", U32), reads("table", U32), writes("slots", U32)],
+        defines: &[],
+        threads: 32,
+        hot: true,
+    },
+    KernelInfo {
+        name: "copy",
+        what: "rows from another device's memory",
+        params: params::Copy::FIELDS,
+        pointers: &[reads("x", U32), writes("out", U32)],
+        defines: &[],
+        threads: 256,
+        hot: true,
+    },
+    KernelInfo {
         name: "group_count",
         what: "pairs of each slot",
         params: params::Group::FIELDS,
@@ -534,9 +562,9 @@ pub static KERNELS: &[KernelInfo] = &[
         hot: true,
     },
     KernelInfo {
-        name: "copy",
+        name: "bandwidth",
         what: "copies memory, for measuring",
-        params: params::Copy::FIELDS,
+        params: params::Bandwidth::FIELDS,
         pointers: &[reads("x", U32), writes("out", U32)],
         defines: &[],
         threads: 256,

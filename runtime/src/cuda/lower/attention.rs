@@ -48,7 +48,7 @@ impl Lowering<'_> {
         let a = &config.attention;
         let (heads, r, dr) = (a.num_heads as u32, a.kv_lora_rank as u32, a.qk_rope_head_dim as u32);
         let (scale, rows) = (config.softmax_scale(), self.row_count(q_latent));
-        let info = self.state.driver.info();
+        let info = self.info();
         let Some(s) = shape::attend(r, dr, heads, self.cache_f32(), info.shared) else {
             let (what, limit) = (format!("shared memory of a block for latents of {r} elements"), info.shared.into());
             return Err(Error::Limit { what, needed: u64::from(shape::ATTEND_TILE * (r + dr) * 4), limit });

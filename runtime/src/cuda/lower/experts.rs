@@ -6,7 +6,7 @@ use super::{Case, Dim, Emit, Lowering, MATVEC_TOKENS, ONE, RowCount, matmul::pro
 use crate::{
     cuda::{
         slots::CudaSlots,
-        state::{CudaBank, Part},
+        state::{CudaBank, Part, Slab},
     },
     error::{Error, Result},
     gpu::lower::{GATHER_WORKGROUPS, PLACE_THREADS, TILE, admit_params, router_params},
@@ -18,8 +18,10 @@ use crate::{
 const MAX_WARPS: u32 = 8;
 
 /// The product of chosen experts with their tokens' rows.
-struct ExpertProduct<'a> {
+pub(super) struct ExpertProduct<'a> {
     bank: &'a CudaBank,
+    /// Those of the bank's experts that count: others' pairs are left alone.
+    slab: &'a Slab,
     part: Part,
     gate: Option<Part>,
     /// Whether the rows of `x` are the tokens' though there is no gate.
@@ -48,13 +50,14 @@ impl<'a> Lowering<'a> {
             ("logits", self.act(logits)),
             ("ids", self.act(ids)),
             ("weights", self.act(weights)),
-            ("counters", state.counters.address),
+            ("counters", self.local().counters),
         ];
         bind.extend(bias.map(|b| ("bias", self.vector(b))));
         if let Some(slots) = slots {
             bind.extend([("slots", self.chosen(ids)?), ("residency", slots.tables.address)]);
         }
-        self.grouped = None;
+        self.grouped.clear();
+        self.whereabouts.forget_chosen();
         let defines = Defines::new().flag_if("BIAS", bias.is_some()).flag_if("SLOTS", slots.is_some());
         self.emit(Emit::new("router", &p, bind, [rows.each(), ONE, ONE]).with(defines))?;
         match (slots, bank) {
@@ -64,8 +67,9 @@ impl<'a> Lowering<'a> {
     }
 
     /// The slots of the experts chosen; the experts themselves where each has its own slot.
-    fn chosen(&mut self, ids: Act) -> Result<u64> {
-        if self.state.slots.is_none() || self.drafting {
+    pub(super) fn chosen(&mut self, ids: Act) -> Result<u64> {
+        let copies = self.state.placement.devices > 1;
+        if !copies && (self.state.slots.is_none() || self.drafting) {
             return Ok(self.act(ids));
         }
         let words = u64::from(self.row_count(ids).most() * self.width(ids));
@@ -100,7 +104,7 @@ impl<'a> Lowering<'a> {
             slab_count: blobs.slots as u32,
             pad: [0; 3],
         };
-        let bind = vec![("work", slots.work.address), ("source", source.address), ("slab", blobs.memory.address)];
+        let bind = vec![("work", slots.work.address), ("source", source.address), ("slab", blobs.slabs[0].memory.address)];
         let grid = [Dim::Fixed(GATHER_WORKGROUPS), Dim::Fixed(top_k), ONE];
         self.emit(Emit::new("gather", &p, bind, grid).only(When::Gather).when(one))
     }
@@ -111,26 +115,41 @@ impl<'a> Lowering<'a> {
     }
 
     pub(super) fn experts_up(&mut self, bank: BankId, x: Act, ids: Act, out: Act) -> Result<()> {
-        let bank = self.bank(bank);
+        let (id, bank) = (bank, self.bank(bank));
         if bank.gate.format.is_quantised() == bank.up.format.is_quantised() {
-            let (gate, out) = (Some(bank.gate), self.act(out));
-            return self.experts(&ExpertProduct { bank, part: bank.up, gate, up: true, x, ids, out, combine: None });
+            let (part, gate) = (bank.up, Some(bank.gate));
+            return self.on_slabs(id, x, ids, out, |slab, out| ExpertProduct {
+                bank,
+                slab,
+                part,
+                gate,
+                up: true,
+                x,
+                ids,
+                out,
+                combine: None,
+            });
         }
+        let [slab] = bank.slabs.as_slice() else {
+            let what = format!("experts with {} gates and {} up matrices", bank.gate.format, bank.up.format);
+            return Err(Error::Gpu(format!("{what} on several devices; use one of them")));
+        };
         // Formats of different kinds: two products, then the gate.
         let (rows, width) = (self.row_count(ids), self.width(out));
         let bytes = u64::from(rows.most()) * u64::from(width) * 4;
         let (gates, ups) = (self.scratch("gate products of experts", bytes)?, self.scratch("up products of experts", bytes)?);
         for (part, out) in [(bank.gate, gates), (bank.up, ups)] {
-            self.experts(&ExpertProduct { bank, part, gate: None, up: true, x, ids, out, combine: None })?;
+            self.experts(&ExpertProduct { bank, slab, part, gate: None, up: true, x, ids, out, combine: None })?;
         }
         let p = params::Swiglu { width, tokens: rows.param(), pad: [0; 2] };
         let bind = vec![("gate", gates), ("up", ups), ("out", self.act(out))];
         self.emit(Emit::new("swiglu", &p, bind, [Dim::Fixed(width.div_ceil(256)), rows.each(), ONE]))
     }
 
-    /// Whether experts of a layer can be missing: then others add products before these are summed.
+    /// Whether experts of a layer can be missing, or are on another device: then others add products before these are summed.
     fn is_partial(&self, bank: BankId) -> bool {
-        self.state.slots.as_ref().is_some_and(|s| s.partial.get(bank.0 as usize) == Some(&true))
+        self.state.placement.devices > 1
+            || self.state.slots.as_ref().is_some_and(|s| s.partial.get(bank.0 as usize) == Some(&true))
     }
 
     /// Where the weighted sum follows, steps of few tokens make it at once, and `out` is not written; not in layers whose experts
@@ -140,9 +159,9 @@ impl<'a> Lowering<'a> {
             Some(&Op::Combine { y, weights, x }) if y == out && !self.is_partial(bank) => Some((weights, x)),
             _ => None,
         };
-        let bank = self.bank(bank);
-        let out = self.act(out);
-        self.experts(&ExpertProduct { bank, part: bank.down, gate: None, up: false, x, ids, out, combine })
+        let (id, bank) = (bank, self.bank(bank));
+        let (part, gate) = (bank.down, None);
+        self.on_slabs(id, x, ids, out, |slab, out| ExpertProduct { bank, slab, part, gate, up: false, x, ids, out, combine })
     }
 
     /// The steps for which a sum is still to be made; `None`: for none.
@@ -157,7 +176,7 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn experts(&mut self, p: &ExpertProduct<'_>) -> Result<()> {
+    pub(super) fn experts(&mut self, p: &ExpertProduct<'_>) -> Result<()> {
         let q8 = self.decl(p.x).kind == Kind::Q8;
         if q8 && !(p.part.format.is_quantised() && p.gate.is_none_or(|g| g.format.is_quantised())) {
             return Err(Error::Gpu(format!("{} experts do not take 8-bit activations", p.part.format)));
@@ -181,8 +200,8 @@ impl<'a> Lowering<'a> {
             gate_offset: p.gate.map_or(0, |g| g.offset as u32),
             blob_words: p.bank.blob_words as u32,
             top_k: self.width(p.ids),
-            slab_first: 0,
-            slab_count: p.bank.slots as u32,
+            slab_first: p.slab.first as u32,
+            slab_count: p.slab.slots as u32,
             tokens: self.row_count(p.ids).param(),
             max_tiles,
         }
@@ -198,7 +217,7 @@ impl<'a> Lowering<'a> {
             .set("RPT", s.rpt)
             .set("TOKENS", 1);
         let slots = self.chosen(p.ids)?;
-        let mut bind = vec![("x", self.act(p.x)), ("bank", p.bank.memory.address), ("slots", slots)];
+        let mut bind = vec![("x", self.act(p.x)), ("bank", p.slab.memory.address), ("slots", slots)];
         let tokens = self.row_count(p.ids);
         let Some((weights, x)) = p.combine else {
             bind.push(("out", p.out));
@@ -224,8 +243,8 @@ impl<'a> Lowering<'a> {
         let counts = self.scratch("pairs of each slot", u64::from(slots) * 4)?;
         let pairs = self.scratch("pairs sorted by slot", u64::from(most * top_k) * 4)?;
         let list = self.scratch("tiles of experts", u64::from(4 + 4 * max_tiles) * 4)?;
-        if self.grouped != Some(p.ids) {
-            self.grouped = Some(p.ids);
+        if !self.grouped.contains(&(self.device, p.ids)) {
+            self.grouped.push((self.device, p.ids));
             let chosen = self.chosen(p.ids)?;
             let g = params::Group { slots, top_k, tile: TILE, tokens: self.row_count(p.ids).param() };
             let grid = [Dim::Fixed(slots), ONE, ONE];
@@ -237,7 +256,7 @@ impl<'a> Lowering<'a> {
         let params = self.params(p, max_tiles);
         let defines =
             product_defines(p.part.format, p.gate.map(|g| g.format), q8).flag_if("UP", p.up && p.gate.is_none()).set("TN", TILE);
-        let bind = vec![("x", self.act(p.x)), ("bank", p.bank.memory.address), ("pairs", pairs), ("tiles", list), ("out", p.out)];
+        let bind = vec![("x", self.act(p.x)), ("bank", p.slab.memory.address), ("pairs", pairs), ("tiles", list), ("out", p.out)];
         let grid = [Dim::Fixed(params.rows.div_ceil(shape::GEMM_ROWS)), tiles, ONE];
         self.emit(Emit::new("experts_matmat", &params, bind, grid).with(defines).when(case))
     }

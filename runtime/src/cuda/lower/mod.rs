@@ -8,6 +8,7 @@ mod drafts;
 mod experts;
 mod matmul;
 mod rows;
+mod several;
 
 use std::{
     collections::HashMap,
@@ -17,14 +18,16 @@ use std::{
 use bytemuck::Pod;
 use pleiad_shaders::{Defines, cuda};
 
+use several::Whereabouts;
+
 use super::{
-    driver::{Function, Memory, Variant},
-    state::CudaState,
+    driver::{DeviceInfo, Function, Memory, Touch, Use, Variant},
+    state::{CudaState, Local},
 };
 use crate::{
     error::{Error, Result},
     plan::{Act, ActDecl, Op, Plan, Rows, VecId},
-    steps::{Case, Dim, Scheduled, When, most_rows, row_words},
+    steps::{Case, Dim, Scheduled, When},
 };
 
 /// Tokens up to which products run as matrix-vector kernels.
@@ -32,12 +35,15 @@ const MATVEC_TOKENS: u32 = 8;
 
 /// A prepared launch.
 pub struct Dispatch {
+    /// Where: an index into the driver's devices.
+    pub(crate) device: usize,
     /// The operation that it belongs to: an index into the plan's.
     pub(crate) op: usize,
     pub(crate) function: Function,
     pub(crate) threads: u32,
     pub(crate) shared: u32,
     pub(crate) arguments: Arc<[u8]>,
+    pub(crate) touches: Arc<[Touch]>,
     pub(crate) grid: [Dim; 3],
     pub(crate) case: Case,
     pub(crate) when: When,
@@ -147,20 +153,27 @@ pub(crate) struct Lowered {
     pub acts: Vec<Arc<Memory>>,
     /// What else launches point to.
     pub scratch: Vec<Arc<Memory>>,
-    /// The kernels of the launches.
-    pub functions: HashMap<Variant, Function>,
+    /// The kernels of the launches, by device and variant.
+    pub functions: HashMap<(usize, Variant), Function>,
 }
 
 /// What lowering needs at hand.
 struct Lowering<'a> {
     state: &'a CudaState,
     plan: &'a Plan,
-    acts: Vec<Arc<Memory>>,
+    /// Of each device; on one device, all.
+    acts: Vec<Vec<Option<Arc<Memory>>>>,
     scratch: Vec<Arc<Memory>>,
     dispatches: Vec<Dispatch>,
-    functions: HashMap<Variant, Function>,
-    /// The routing whose pairs are sorted in the scratch buffers at this point of the plan.
-    grouped: Option<Act>,
+    functions: HashMap<(usize, Variant), Function>,
+    /// The routings whose pairs are sorted in a device's scratch buffers at this point of the plan.
+    grouped: Vec<(usize, Act)>,
+    /// The device at hand.
+    device: usize,
+    /// Who has what, where there are several devices.
+    whereabouts: Whereabouts,
+    /// What is emitted writes a part of its output, and other devices the rest.
+    writes_part: bool,
     /// The operation at hand.
     op: usize,
     /// The layer at hand is that of the module that drafts: its experts have no slots.
@@ -169,32 +182,42 @@ struct Lowering<'a> {
 
 /// Lowers `plan`.
 pub(crate) fn lower(state: &CudaState, plan: &Plan) -> Result<Lowered> {
+    let devices = state.placement.devices;
     let mut cx = Lowering {
         state,
         plan,
-        acts: Vec::with_capacity(plan.acts.len()),
+        acts: vec![vec![None; plan.acts.len()]; devices],
         scratch: Vec::new(),
         dispatches: Vec::new(),
         functions: HashMap::new(),
-        grouped: None,
+        grouped: Vec::new(),
+        device: 0,
+        whereabouts: Whereabouts::new(plan.acts.len()),
+        writes_part: false,
         op: 0,
         drafting: false,
     };
-    for decl in &plan.acts {
-        let bytes = (row_words(decl) * most_rows(decl, plan.max_tokens) * 4) as u64;
-        let what = format!("activation `{}` of {} tokens", decl.name, plan.max_tokens);
-        let memory = cx.pooled(&format!("{:?} {}", decl.kind, decl.name), &what, bytes)?;
-        cx.acts.push(memory);
+    let all = || (0..plan.acts.len() as u32).map(Act);
+    if devices == 1 {
+        all().try_for_each(|act| cx.hold(0, act).map(drop))?;
     }
     for (index, op) in plan.ops.iter().enumerate() {
         cx.op = index;
-        cx.op(op)?;
+        if devices == 1 { cx.single(op)? } else { cx.op_of_several(op)? }
     }
-    Ok(Lowered { dispatches: cx.dispatches, acts: cx.acts, scratch: cx.scratch, functions: cx.functions })
+    let mut acts = Vec::with_capacity(plan.acts.len());
+    for act in all() {
+        let (index, device) = (act.0 as usize, cx.whereabouts.of(act.0 as usize));
+        cx.hold(device, act)?;
+        acts.extend(cx.acts[device][index].clone());
+    }
+    cx.scratch.extend(cx.acts.into_iter().flatten().flatten());
+    Ok(Lowered { dispatches: cx.dispatches, acts, scratch: cx.scratch, functions: cx.functions })
 }
 
-impl Lowering<'_> {
-    fn op(&mut self, op: &Op) -> Result<()> {
+impl<'a> Lowering<'a> {
+    /// Lowers an operation for the device at hand.
+    fn single(&mut self, op: &Op) -> Result<()> {
         match *op {
             Op::Embed { table, out } => self.embed(table, out),
             Op::Norm { x, weight, eps, out, q8 } => self.norm(x, weight, eps, out, q8),
@@ -225,9 +248,9 @@ impl Lowering<'_> {
         self.plan.decl(act)
     }
 
-    /// An activation's address.
+    /// An activation's address on the device at hand.
     fn act(&self, act: Act) -> u64 {
-        self.acts[act.0 as usize].address
+        self.acts[self.device][act.0 as usize].as_ref().map_or(0, |memory| memory.address)
     }
 
     fn width(&self, act: Act) -> u32 {
@@ -241,6 +264,17 @@ impl Lowering<'_> {
         }
     }
 
+    /// What the device at hand is.
+    fn info(&self) -> &'a DeviceInfo {
+        let driver = &self.state.driver;
+        driver.devices().get(self.device).unwrap_or_else(|| driver.info())
+    }
+
+    /// What the device at hand has of its own.
+    fn local(&self) -> Local {
+        self.state.locals[self.device]
+    }
+
     fn vector(&self, id: VecId) -> u64 {
         self.state.vecs[id.0 as usize].address
     }
@@ -250,20 +284,21 @@ impl Lowering<'_> {
         Ok(cache.address)
     }
 
-    /// The buffer that all plans share by that name; one that is too small lives on in the plans made with it.
-    fn pooled(&self, name: &str, what: &str, bytes: u64) -> Result<Arc<Memory>> {
+    /// The buffer that all plans share by that name on a device; one that is too small lives on in the plans made with it.
+    fn pooled(&self, device: usize, name: &str, what: &str, bytes: u64) -> Result<Arc<Memory>> {
+        let name = (device, name.to_owned());
         let mut pool = self.state.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(memory) = pool.get(name).filter(|m| m.bytes >= bytes) {
+        if let Some(memory) = pool.get(&name).filter(|m| m.bytes >= bytes) {
             return Ok(Arc::clone(memory));
         }
-        let memory = Arc::new(Memory::new(&self.state.driver, what, bytes)?);
-        pool.insert(name.to_owned(), Arc::clone(&memory));
+        let memory = Arc::new(Memory::on(&self.state.driver, device, what, bytes)?);
+        pool.insert(name, Arc::clone(&memory));
         Ok(memory)
     }
 
     /// A buffer that lives within an operation (or, for sorted pairs, within a layer); operations share it by name.
     fn scratch(&mut self, name: &str, bytes: u64) -> Result<u64> {
-        let memory = self.pooled(name, name, bytes)?;
+        let memory = self.pooled(self.device, name, name, bytes)?;
         let address = memory.address;
         if !self.scratch.iter().any(|m| m.address == address) {
             self.scratch.push(memory);
@@ -275,23 +310,38 @@ impl Lowering<'_> {
     fn emit(&mut self, e: Emit<'_>) -> Result<()> {
         let Emit { kernel, defines, params, bind, grid, case, when, shared } = e;
         let info = cuda::kernel(kernel).ok_or_else(|| Error::Shader(format!("there is no kernel `{kernel}`")))?;
-        let frame = cuda::Frame {
-            step: self.state.step.address,
-            pages: self.state.max_pages as u32,
-            positions: self.state.max_context as u32,
-        };
+        let (device, writes_step) = (self.device, info.writes_step(&defines));
+        let (first, stale) = self.whereabouts.step(device, writes_step);
+        let step = if first { self.state.step.address } else { self.local().step };
+        if stale {
+            let words = self.state.step.bytes / 4;
+            self.copy(self.state.step.address, step, words as u32, RowCount::Fixed(1))?;
+        }
+        let frame = cuda::Frame { step, pages: self.state.max_pages as u32, positions: self.state.max_context as u32 };
         let arguments = cuda::arguments(info, &defines, frame, &bind, &params)?.into();
         let threads = info.threads(&defines);
-        let variant = Variant { kernel, defines };
+        let step = Touch { address: frame.step, how: if writes_step { Use::Write } else { Use::Read } };
+        let touch = |(name, address): &(&str, u64)| {
+            let written = info.pointers.iter().any(|p| p.name == *name && p.written);
+            let how = match written {
+                true if self.writes_part && *name == "out" => Use::Part,
+                true => Use::Write,
+                false => Use::Read,
+            };
+            Touch { address: *address, how }
+        };
+        let touches = bind.iter().map(touch).chain([step]).collect();
+        let variant = (device, Variant { kernel, defines });
         let function = match self.functions.get(&variant) {
             Some(&function) => function,
             None => {
-                let function = self.state.driver.function(&variant)?;
+                let function = self.state.driver.function(device, &variant.1)?;
                 self.functions.insert(variant, function);
                 function
             }
         };
-        self.dispatches.push(Dispatch { op: self.op, function, threads, shared, arguments, grid, case, when });
+        let op = self.op;
+        self.dispatches.push(Dispatch { device, op, function, threads, shared, arguments, touches, grid, case, when });
         Ok(())
     }
 }

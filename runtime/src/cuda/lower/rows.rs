@@ -67,7 +67,7 @@ impl Lowering<'_> {
             tokens: rows.param(),
             pad: 0,
         };
-        let bind = vec![("rope", self.state.rope.address), ("x", self.act(x.act))];
+        let bind = vec![("rope", self.local().rope), ("x", self.act(x.act))];
         self.emit(Emit::new("rope", &p, bind, [Dim::Fixed((p.heads * dr / 2).div_ceil(64)), rows.each(), ONE]))
     }
 
@@ -82,12 +82,8 @@ impl Lowering<'_> {
             tokens: rows.param(),
             pad: [0; 3],
         };
-        let bind = vec![
-            ("kv", self.act(kv)),
-            ("weight", self.vector(norm)),
-            ("rope", self.state.rope.address),
-            ("cache", self.cache(layer)?),
-        ];
+        let bind =
+            vec![("kv", self.act(kv)), ("weight", self.vector(norm)), ("rope", self.local().rope), ("cache", self.cache(layer)?)];
         let defines = self.cache_defines();
         self.emit(Emit::new("latent", &p, bind, [rows.each(), ONE, ONE]).with(defines))
     }

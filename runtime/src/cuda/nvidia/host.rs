@@ -125,7 +125,7 @@ impl Aside {
 
 impl Nvidia {
     pub(super) fn host_block(&self, what: &str, bytes: u64) -> Result<u64> {
-        self.enter()?;
+        self.first()?;
         let (mut place, mut address) = (null_mut(), 0);
         // Flags: known to all contexts, and mapped for kernels.
         let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
@@ -153,10 +153,10 @@ impl Nvidia {
         let Some(at) = blocks.iter().position(|b| b.address == address) else { return };
         let block = blocks.swap_remove(at);
         // An error here has shown before, or will.
-        if self.enter().is_ok() {
+        if let Ok(first) = self.first() {
             // SAFETY: the block was allocated here, and is released once, when nothing runs that could read it.
             unsafe {
-                let _ = sys::cuStreamSynchronize(self.stream);
+                let _ = sys::cuStreamSynchronize(first.stream);
                 let _ = sys::cuMemFreeHost(block.place);
             }
         }
@@ -179,7 +179,7 @@ impl Nvidia {
 
     /// Calls `what` with the stream of uploads, which is made when it is first needed.
     fn aside(&self, what: impl FnOnce(&mut Aside) -> Result<()>) -> Result<()> {
-        self.enter()?;
+        self.first()?;
         let mut aside = lock(&self.aside);
         if aside.is_none() {
             *aside = Some(Aside::new()?);
@@ -192,6 +192,7 @@ impl Nvidia {
     }
 
     pub(super) fn wait_for_uploads(&self) -> Result<()> {
-        self.aside(|aside| aside.join(self.stream))
+        let stream = self.first()?.stream;
+        self.aside(|aside| aside.join(stream))
     }
 }

@@ -3,156 +3,63 @@
 //! Libraries that are missing are errors that say so: nothing of either is called before it is known to be there.
 
 mod compile;
+mod device;
 mod host;
 mod time;
 
 use std::{
-    collections::HashMap,
-    ffi::{CStr, CString, c_char, c_int, c_void},
-    ptr::{null, null_mut},
+    collections::{BTreeMap, HashMap},
+    ffi::{CString, c_int, c_void},
+    ptr::null_mut,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use cudarc::driver::sys::{self, CUresult};
 use pleiad_shaders::cuda;
 
-use super::driver::{DeviceInfo, Driver, Fetch, Function, Graph, Launch, Variant};
+use super::{
+    driver::{DeviceInfo, Driver, Fetch, Function, Graph, Launch, Variant},
+    order::{self, Command},
+};
 use crate::error::{Error, Result};
+use device::{Device, check};
+
+pub use device::devices;
 
 /// Shared memory that a block may have without being asked for.
 const PLAIN_SHARED: u32 = 48 << 10;
-/// The least compute capability: tensor cores for BF16.
-const LEAST: (i32, i32) = (8, 0);
 
 fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the driver says of an error.
-fn words(code: CUresult) -> String {
-    let mut text: *const c_char = null();
-    // SAFETY: the driver is loaded, and answers with a static text or leaves the pointer null.
-    unsafe {
-        let _ = sys::cuGetErrorString(code, &raw mut text);
-        if text.is_null() { format!("{code:?}") } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
-    }
-}
-
-/// An error of the driver as ours. Those that end a context are a lost device.
-fn check(code: CUresult, what: &str) -> Result<()> {
-    match code {
-        CUresult::CUDA_SUCCESS => Ok(()),
-        CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
-        | CUresult::CUDA_ERROR_MISALIGNED_ADDRESS
-        | CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION
-        | CUresult::CUDA_ERROR_LAUNCH_FAILED
-        | CUresult::CUDA_ERROR_LAUNCH_TIMEOUT
-        | CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR
-        | CUresult::CUDA_ERROR_ECC_UNCORRECTABLE => Err(Error::DeviceLost(format!("{what}: {}", words(code)))),
-        _ => Err(Error::Gpu(format!("CUDA, {what}: {}", words(code)))),
-    }
-}
-
-/// Starts the driver.
-fn start() -> Result<()> {
-    // SAFETY: this only looks for the library.
-    if !unsafe { sys::is_culib_present() } {
-        let what = "the CUDA driver (libcuda, nvcuda) was not found; install NVIDIA's driver, or choose another --device";
-        return Err(Error::Gpu(what.into()));
-    }
-    // SAFETY: the driver is there.
-    check(unsafe { sys::cuInit(0) }, "starting the driver")
-}
-
-fn attribute(device: c_int, which: sys::CUdevice_attribute) -> Result<c_int> {
-    let mut value = 0;
-    // SAFETY: the driver is started, and writes one number.
-    check(unsafe { sys::cuDeviceGetAttribute(&raw mut value, which, device) }, "asking for an attribute")?;
-    Ok(value)
-}
-
-fn capability(device: c_int) -> Result<(i32, i32)> {
-    use sys::CUdevice_attribute::{
-        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
-    };
-    Ok((attribute(device, MAJOR)?, attribute(device, MINOR)?))
-}
-
-fn describe(device: c_int) -> Result<DeviceInfo> {
-    use sys::CUdevice_attribute::{
-        CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN as SHARED, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as PROCESSORS,
-    };
-    let mut name = [0 as c_char; 256];
-    let mut memory = 0;
-    // SAFETY: the driver is started; it ends the name within its 256 bytes, and writes one number.
-    unsafe {
-        check(sys::cuDeviceGetName(name.as_mut_ptr(), name.len() as c_int - 1, device), "asking for a name")?;
-        check(sys::cuDeviceTotalMem_v2(&raw mut memory, device), "asking for the memory's size")?;
-    }
-    let (major, minor) = capability(device)?;
-    // Some have instructions that only they have; kernels compiled with them run nowhere else.
-    let own = if matches!((major, minor), (9, 0) | (10, 0)) { "a" } else { "" };
-    // SAFETY: the last byte is zero.
-    let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
-    Ok(DeviceInfo {
-        name,
-        architecture: format!("sm_{major}{minor}{own}"),
-        processors: attribute(device, PROCESSORS)?.max(1) as u32,
-        memory: memory as u64,
-        shared: attribute(device, SHARED)?.max(0) as u32,
-    })
-}
-
-/// The CUDA devices of this machine.
+/// Opens the devices of these indices, one or more, as one.
 ///
 /// # Errors
 ///
-/// No driver, or one that fails.
-pub fn devices() -> Result<Vec<DeviceInfo>> {
-    start()?;
-    let mut count = 0;
-    // SAFETY: the driver is started, and writes one number.
-    check(unsafe { sys::cuDeviceGetCount(&raw mut count) }, "counting devices")?;
-    (0..count).map(describe).collect()
-}
-
-/// Opens the device of that index.
-///
-/// # Errors
-///
-/// No driver or compiler, no such device, or one that is too old.
-pub fn open(index: usize) -> Result<Arc<dyn Driver>> {
+/// No driver or compiler, no such device, one that is too old, or one that does not see another's memory.
+pub fn open(indices: &[usize]) -> Result<Arc<dyn Driver>> {
     let all = devices()?;
-    let Some(info) = all.get(index).cloned() else {
-        let list: Vec<String> = all.iter().enumerate().map(|(i, d)| format!("cuda:{i} ({})", d.name)).collect();
-        let available = if list.is_empty() { "none".into() } else { list.join(", ") };
-        return Err(Error::NoAdapter { wanted: format!("cuda:{index}"), available });
-    };
-    let device = index as c_int;
-    let (major, minor) = capability(device)?;
-    if (major, minor) < LEAST {
-        let (a, b) = LEAST;
-        let what = format!("{} has compute capability {major}.{minor}; the CUDA backend needs {a}.{b}", info.name);
-        return Err(Error::Gpu(what));
+    let devices = indices.iter().map(|&index| Device::open(&all, index)).collect::<Result<Vec<_>>>()?;
+    if devices.is_empty() {
+        return Err(Error::NoAdapter { wanted: "cuda".into(), available: "none".into() });
     }
     compile::find()?;
-    let (mut context, mut stream) = (null_mut(), null_mut());
-    // SAFETY: the driver is started; handles are written before they are used.
-    unsafe {
-        check(sys::cuDevicePrimaryCtxRetain(&raw mut context, device), "opening the device")?;
-        check(sys::cuCtxSetCurrent(context), "opening the device")?;
-        check(sys::cuStreamCreate(&raw mut stream, 1), "making a stream")?;
+    for (a, device) in devices.iter().enumerate() {
+        devices.iter().enumerate().filter(|(b, _)| a != *b).try_for_each(|(_, other)| device.see(other))?;
     }
-    let (kernels, graphs, copies) = (Mutex::default(), Mutex::default(), Mutex::default());
+    let infos = devices.iter().map(|d| d.info.clone()).collect();
+    let (kernels, graphs, copies, owners) = (Mutex::default(), Mutex::default(), Mutex::default(), Mutex::default());
     let (blocks, aside) = (Mutex::default(), Mutex::default());
-    Ok(Arc::new(Nvidia { info, device, context, stream, kernels, graphs, copies, blocks, aside }))
+    Ok(Arc::new(Nvidia { infos, kernels, graphs, copies, owners, blocks, aside, devices }))
 }
 
 #[derive(Default)]
 struct Kernels {
-    known: HashMap<Variant, usize>,
-    /// Entry, and its module.
-    loaded: Vec<(sys::CUfunction, sys::CUmodule)>,
+    /// By device and variant.
+    known: HashMap<(usize, Variant), usize>,
+    /// Entry, its module, and the device that both belong to.
+    loaded: Vec<(sys::CUfunction, sys::CUmodule, usize)>,
 }
 
 /// Page-locked memory of the host, and the event behind a copy into it.
@@ -170,17 +77,17 @@ struct Copies {
     free: Vec<Landing>,
 }
 
-/// An open device: its primary context and one stream.
+/// Open devices, the first of which speaks for all.
 struct Nvidia {
-    info: DeviceInfo,
-    device: c_int,
-    context: sys::CUcontext,
-    stream: sys::CUstream,
+    infos: Vec<DeviceInfo>,
     kernels: Mutex<Kernels>,
     graphs: Mutex<Vec<sys::CUgraphExec>>,
     copies: Mutex<Copies>,
+    /// The device of each buffer that is not the first device's.
+    owners: Mutex<BTreeMap<u64, (usize, u64)>>,
     blocks: Mutex<Vec<host::Block>>,
     aside: Mutex<Option<host::Aside>>,
+    devices: Vec<Device>,
 }
 
 // SAFETY: handles of the driver may be used by any thread that has made the context current, which every method does; what changes
@@ -190,10 +97,31 @@ unsafe impl Send for Nvidia {}
 unsafe impl Sync for Nvidia {}
 
 impl Nvidia {
-    /// Makes the context this thread's.
-    fn enter(&self) -> Result<()> {
-        // SAFETY: the context lives as long as `self`.
-        check(unsafe { sys::cuCtxSetCurrent(self.context) }, "entering the device")
+    /// A device.
+    fn device(&self, index: usize) -> Result<&Device> {
+        self.devices.get(index).ok_or_else(|| Error::Gpu(format!("there is no device {index}")))
+    }
+
+    /// The first device, entered.
+    fn first(&self) -> Result<&Device> {
+        let first = self.device(0)?;
+        first.enter()?;
+        Ok(first)
+    }
+
+    /// What is done with a buffer, in its device's stream, and in order with everything else.
+    fn in_order(&self, address: u64, what: impl FnOnce(&Device) -> Result<()>) -> Result<()> {
+        let first = self.first()?;
+        let owner =
+            lock(&self.owners).range(..=address).next_back().filter(|(at, (_, bytes))| address < *at + bytes).map(|o| o.1.0);
+        let Some(owner) = owner else { return what(first) };
+        let device = self.device(owner)?;
+        first.record(0)?;
+        device.wait(first, 0)?;
+        what(device)?;
+        device.record(0)?;
+        first.wait(device, 0)?;
+        first.enter()
     }
 
     fn landing(&self, copies: &mut Copies, bytes: usize) -> Result<Landing> {
@@ -202,15 +130,19 @@ impl Nvidia {
         }
         let room = bytes.max(4096).next_power_of_two();
         let (mut place, mut event) = (null_mut(), null_mut());
-        // SAFETY: handles are written before they are used. Flag 2: events without timing.
+        // SAFETY: handles are written before they are used. Flag 1: page-locked for every device; 2: events without timing.
         unsafe {
-            check(sys::cuMemHostAlloc(&raw mut place, room, 0), "page-locked memory")?;
+            check(sys::cuMemHostAlloc(&raw mut place, room, 1), "page-locked memory")?;
             check(sys::cuEventCreate(&raw mut event, 2), "making an event")?;
         }
         Ok(Landing { place, room, event })
     }
 
     fn start(&self, launch: &Launch) -> Result<()> {
+        let device = self.device(launch.device)?;
+        if self.devices.len() > 1 {
+            device.enter()?;
+        }
         let function = lock(&self.kernels).loaded.get(launch.function.0).map(|f| f.0);
         let Some(function) = function else { return Err(Error::Gpu("a kernel that was not loaded".into())) };
         // The argument is aligned as its struct is.
@@ -233,57 +165,92 @@ impl Nvidia {
                 1,
                 1,
                 launch.shared,
-                self.stream,
+                device.stream,
                 arguments.as_mut_ptr(),
                 null_mut(),
             )
         };
         check(code, "starting a kernel")
     }
+
+    /// Tells the streams to run a list.
+    fn tell(&self, launches: &[Launch]) -> Result<()> {
+        if launches.iter().all(|l| l.device == 0) {
+            return launches.iter().try_for_each(|l| self.start(l));
+        }
+        let commands = order::commands(launches);
+        let mut recorded = vec![0; order::events(&commands)];
+        for command in commands {
+            match command {
+                Command::Launch(index) => self.start(&launches[index])?,
+                Command::Record { device, event } => {
+                    recorded[event] = device;
+                    self.device(device)?.record(event)?;
+                }
+                Command::Wait { device, event } => self.device(device)?.wait(self.device(recorded[event])?, event)?,
+            }
+        }
+        self.first().map(|_| ())
+    }
 }
 
 impl Driver for Nvidia {
     fn info(&self) -> &DeviceInfo {
-        &self.info
+        &self.infos[0]
     }
 
-    fn free_memory(&self) -> Option<u64> {
-        self.enter().ok()?;
+    fn devices(&self) -> &[DeviceInfo] {
+        &self.infos
+    }
+
+    fn free_memory(&self, device: usize) -> Option<u64> {
+        self.device(device).and_then(Device::enter).ok()?;
         let (mut free, mut total) = (0, 0);
         // SAFETY: the context is current; two numbers are written.
         check(unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) }, "asking for free memory").ok()?;
         Some(free as u64)
     }
 
-    fn allocate(&self, what: &str, bytes: u64) -> Result<u64> {
-        self.enter()?;
+    fn allocate(&self, device: usize, what: &str, bytes: u64) -> Result<u64> {
+        self.device(device)?.enter()?;
         let mut address = 0;
         // SAFETY: the context is current; the address is used after success only.
-        match unsafe { sys::cuMemAlloc_v2(&raw mut address, bytes as usize) } {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                Err(Error::OutOfMemory { what: format!("{what} on the GPU"), bytes, limit: self.free_memory() })
-            }
-            code => {
-                check(code, what)?;
-                // SAFETY: the buffer has so many bytes.
-                check(unsafe { sys::cuMemsetD8Async(address, 0, bytes as usize, self.stream) }, what)?;
-                Ok(address)
-            }
+        let code = unsafe { sys::cuMemAlloc_v2(&raw mut address, bytes as usize) };
+        if code == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            let what = if self.devices.len() > 1 { format!("{what} on GPU {device}") } else { format!("{what} on the GPU") };
+            return Err(Error::OutOfMemory { what, bytes, limit: self.free_memory(device) });
         }
+        check(code, what)?;
+        if device > 0 {
+            lock(&self.owners).insert(address, (device, bytes));
+        }
+        // SAFETY: the buffer has so many bytes.
+        let cleared = |d: &Device| check(unsafe { sys::cuMemsetD8Async(address, 0, bytes as usize, d.stream) }, what);
+        self.in_order(address, cleared)?;
+        Ok(address)
     }
 
     fn release(&self, address: u64) {
+        let owner = lock(&self.owners).remove(&address).map_or(0, |o| o.0);
         // An error here has shown before, or will.
-        if self.enter().is_ok() {
+        let Ok(first) = self.first() else { return };
+        if self.devices.len() > 1 {
+            // Others may be using it; the first device's stream is behind them.
+            // SAFETY: the stream is open.
+            let _ = unsafe { sys::cuStreamSynchronize(first.stream) };
+        }
+        if self.device(owner).is_ok_and(|d| d.enter().is_ok()) {
             // SAFETY: the buffer was allocated here, and is released once. The driver waits for what uses it.
             let _ = unsafe { sys::cuMemFree_v2(address) };
         }
     }
 
     fn write(&self, address: u64, data: &[u8]) -> Result<()> {
-        self.enter()?;
-        // SAFETY: whoever writes has allocated so much; pageable memory is read before the call returns.
-        check(unsafe { sys::cuMemcpyHtoDAsync_v2(address, data.as_ptr().cast(), data.len(), self.stream) }, "an upload")
+        self.in_order(address, |device| {
+            // SAFETY: whoever writes has allocated so much; pageable memory is read before the call returns.
+            let code = unsafe { sys::cuMemcpyHtoDAsync_v2(address, data.as_ptr().cast(), data.len(), device.stream) };
+            check(code, "an upload")
+        })
     }
 
     fn allocate_host(&self, what: &str, bytes: u64) -> Result<u64> {
@@ -306,11 +273,13 @@ impl Driver for Nvidia {
         self.wait_for_uploads()
     }
 
-    fn function(&self, variant: &Variant) -> Result<Function> {
-        if let Some(&known) = lock(&self.kernels).known.get(variant) {
+    fn function(&self, device: usize, variant: &Variant) -> Result<Function> {
+        let known = (device, variant.clone());
+        if let Some(&known) = lock(&self.kernels).known.get(&known) {
             return Ok(Function(known));
         }
-        self.enter()?;
+        let info = &self.device(device)?.info;
+        self.device(device)?.enter()?;
         let text = cuda::source(variant.kernel, &variant.defines)?;
         let label = format!("{} {:?}", variant.kernel, variant.defines.iter().collect::<Vec<_>>());
         let entry = CString::new(cuda::entry(variant.kernel)).map_err(|e| Error::Shader(e.to_string()))?;
@@ -323,9 +292,9 @@ impl Driver for Nvidia {
             }
             Ok::<_, Error>((function, module))
         };
-        let (function, module) = match compile::kept(&text, &self.info.architecture).map(|image| load(&image)) {
+        let (function, module) = match compile::kept(&text, &info.architecture).map(|image| load(&image)) {
             Some(Ok(loaded)) => loaded,
-            _ => load(&compile::compile(&label, &text, &self.info.architecture)?)?,
+            _ => load(&compile::compile(&label, &text, &info.architecture)?)?,
         };
         let mut fixed = 0;
         let shared = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
@@ -333,36 +302,38 @@ impl Driver for Nvidia {
         // SAFETY: the function was loaded; one number is written.
         unsafe {
             check(sys::cuFuncGetAttribute(&raw mut fixed, shared, function), &label)?;
-            if self.info.shared > PLAIN_SHARED && variant.kernel == "attend" {
-                check(sys::cuFuncSetAttribute(function, dynamic, self.info.shared as c_int - fixed), &label)?;
+            if info.shared > PLAIN_SHARED && variant.kernel == "attend" {
+                check(sys::cuFuncSetAttribute(function, dynamic, info.shared as c_int - fixed), &label)?;
             }
         }
         let mut kernels = lock(&self.kernels);
-        kernels.loaded.push((function, module));
+        kernels.loaded.push((function, module, device));
         let index = kernels.loaded.len() - 1;
-        kernels.known.insert(variant.clone(), index);
+        kernels.known.insert(known, index);
         Ok(Function(index))
     }
 
-    fn launch(&self, launch: &Launch) -> Result<()> {
-        self.enter()?;
-        self.start(launch)
+    fn launch(&self, launches: &[Launch]) -> Result<()> {
+        self.first()?;
+        self.tell(launches)
     }
 
     fn capture(&self, launches: &[Launch]) -> Result<Graph> {
-        self.enter()?;
+        let stream = self.first()?.stream;
         let (mut graph, mut exec) = (null_mut(), null_mut());
-        // SAFETY: the stream is this device's; nothing but launches happens between begin and end.
+        // SAFETY: the stream is this device's; nothing but launches and their order happens between begin and end. Other devices'
+        // streams are captured from where they first wait for this one's, and it waits for them at the end.
         unsafe {
             let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
-            check(sys::cuStreamBeginCapture_v2(self.stream, mode), "capturing a step")?;
-            let started = launches.iter().try_for_each(|l| self.start(l));
-            let ended = check(sys::cuStreamEndCapture(self.stream, &raw mut graph), "capturing a step");
+            check(sys::cuStreamBeginCapture_v2(stream, mode), "capturing a step")?;
+            let started = self.tell(launches);
+            let _ = self.first();
+            let ended = check(sys::cuStreamEndCapture(stream, &raw mut graph), "capturing a step");
             started.and(ended)?;
             let made = check(sys::cuGraphInstantiateWithFlags(&raw mut exec, graph, 0), "making a graph");
             let _ = sys::cuGraphDestroy(graph);
             made?;
-            check(sys::cuGraphUpload(exec, self.stream), "uploading a graph")?;
+            check(sys::cuGraphUpload(exec, stream), "uploading a graph")?;
         }
         let mut graphs = lock(&self.graphs);
         graphs.push(exec);
@@ -370,27 +341,29 @@ impl Driver for Nvidia {
     }
 
     fn replay(&self, graph: Graph) -> Result<()> {
-        self.enter()?;
+        let stream = self.first()?.stream;
         let exec = lock(&self.graphs).get(graph.0).copied();
         let Some(exec) = exec else { return Err(Error::Gpu("a graph that was not captured".into())) };
         // SAFETY: the graph was instantiated here, and what it points to lives as long as the plan that it belongs to.
-        check(unsafe { sys::cuGraphLaunch(exec, self.stream) }, "starting a graph")
+        check(unsafe { sys::cuGraphLaunch(exec, stream) }, "starting a graph")
     }
 
     fn fetch(&self, spans: &[(u64, usize)]) -> Result<Fetch> {
-        self.enter()?;
+        let first = self.first()?;
         let all = spans.iter().map(|s| s.1).sum();
         let mut copies = lock(&self.copies);
         let landing = self.landing(&mut copies, all)?;
         let mut at = 0;
         for &(address, bytes) in spans {
-            // SAFETY: the landing has room for all spans; whoever fetches has allocated them.
-            let code = unsafe { sys::cuMemcpyDtoHAsync_v2(landing.place.byte_add(at), address, bytes, self.stream) };
-            check(code, "a readback")?;
+            self.in_order(address, |device| {
+                // SAFETY: the landing has room for all spans; whoever fetches has allocated them.
+                let code = unsafe { sys::cuMemcpyDtoHAsync_v2(landing.place.byte_add(at), address, bytes, device.stream) };
+                check(code, "a readback")
+            })?;
             at += bytes;
         }
         // SAFETY: event and stream are this device's.
-        check(unsafe { sys::cuEventRecord(landing.event, self.stream) }, "a readback")?;
+        check(unsafe { sys::cuEventRecord(landing.event, first.stream) }, "a readback")?;
         copies.next += 1;
         let id = copies.next;
         copies.under_way.insert(id, (landing, all));
@@ -398,7 +371,7 @@ impl Driver for Nvidia {
     }
 
     fn fetched(&self, fetch: Fetch) -> Result<Vec<u8>> {
-        self.enter()?;
+        self.first()?;
         let found = lock(&self.copies).under_way.remove(&fetch.0);
         let Some((landing, bytes)) = found else { return Err(Error::Gpu("a readback that was not started".into())) };
         // SAFETY: the event is behind the copies; after it the bytes are the host's.
@@ -420,12 +393,10 @@ impl Driver for Nvidia {
 
 impl Drop for Nvidia {
     fn drop(&mut self) {
-        if self.enter().is_err() {
-            return;
-        }
-        // SAFETY: all of these were made here, and nobody uses them any more.
+        let Ok(first) = self.first() else { return };
+        // SAFETY: all of these were made here, and nobody uses them any more. The devices are closed after that.
         unsafe {
-            let _ = sys::cuStreamSynchronize(self.stream);
+            let _ = sys::cuStreamSynchronize(first.stream);
             if let Some(aside) = lock(&self.aside).take() {
                 aside.destroy();
             }
@@ -438,11 +409,11 @@ impl Drop for Nvidia {
                 let _ = sys::cuMemFreeHost(landing.place);
                 let _ = sys::cuEventDestroy_v2(landing.event);
             }
-            for (_, module) in lock(&self.kernels).loaded.drain(..) {
-                let _ = sys::cuModuleUnload(module);
+            for (_, module, device) in lock(&self.kernels).loaded.drain(..) {
+                if self.device(device).is_ok_and(|d| d.enter().is_ok()) {
+                    let _ = sys::cuModuleUnload(module);
+                }
             }
-            let _ = sys::cuStreamDestroy_v2(self.stream);
-            let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
         }
     }
 }
