@@ -18,7 +18,7 @@ use pleiad_runtime::{
     plan::Act,
     step::StepState,
 };
-use pleiad_tests::gpus;
+use pleiad_tests::{cuda_device, gpus};
 use serde_json::Value;
 
 struct Answer {
@@ -177,6 +177,15 @@ fn greedy_answers_are_the_same_on_gpus() {
         let device = DeviceChoice::Wgpu(Some(index));
         same_on(device, &[1, 3], 1, 6, 16);
         same_on(device, &[2], 4, 3, 24);
+    }
+}
+
+#[test]
+fn greedy_answers_are_the_same_on_cuda() {
+    if let Some(index) = cuda_device("greedy_answers_are_the_same_on_cuda") {
+        let device = DeviceChoice::Cuda(Some(index));
+        same_on(device, &[1, 3], 1, usize::MAX, usize::MAX);
+        same_on(device, &[2, 7], 4, usize::MAX, usize::MAX);
     }
 }
 

@@ -15,6 +15,7 @@ use pleiad_models::Checkpoint;
 use pleiad_runtime::{
     Activations, Error, Event, Generation, Model,
     cpu::CpuExecutor,
+    cuda::{self, CudaExecutor, Driver},
     engine::GenerationStats,
     eval::{EvalOptions, Evaluation, evaluate},
     executor::{CacheFormat, DeviceStats, Executor, ExpertOptions, LoadOptions, Readback},
@@ -29,9 +30,10 @@ use pleiad_runtime::{
 };
 use safetensors::SafeTensors;
 
-/// `tests/data`.
+/// `tests/data`, or the folder that `PLEIAD_TEST_DATA` names, for test programs that are carried to another machine.
 pub fn data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
+    let carried = std::env::var_os("PLEIAD_TEST_DATA").map(PathBuf::from);
+    carried.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("data"))
 }
 
 /// Says that a test, or a part of it, did not run.
@@ -134,6 +136,8 @@ pub enum Place {
     Cpu,
     /// An adapter.
     Gpu(Arc<GpuDevice>),
+    /// A CUDA device.
+    Cuda(Arc<dyn Driver>),
 }
 
 impl Place {
@@ -143,6 +147,7 @@ impl Place {
             Self::Plain => "twins".into(),
             Self::Cpu => "CPU".into(),
             Self::Gpu(d) => d.name(),
+            Self::Cuda(d) => format!("{} (CUDA)", d.info().name),
         }
     }
 
@@ -157,6 +162,10 @@ impl Place {
             Self::Gpu(d) => {
                 let device = Some(Arc::clone(d));
                 pollster::block_on(Executor::load(device, model, &options, &mut |_, _| {})).unwrap()
+            }
+            Self::Cuda(d) => {
+                let load = CudaExecutor::load(Arc::clone(d), model, &options, &mut |_, _| {});
+                Executor::Cuda(Box::new(pollster::block_on(load).unwrap()))
             }
         }
     }
@@ -177,6 +186,25 @@ pub fn gpus(test: &str) -> Vec<Place> {
         skipped(&format!("{test} on a GPU"), "no adapter (Mesa's lavapipe serves)");
     }
     places
+}
+
+/// The number of the CUDA device that tests use: that of `PLEIAD_CUDA_DEVICE`, which must be there, else the first. Says so by name if
+/// there is none.
+pub fn cuda_device(test: &str) -> Option<usize> {
+    let wanted: Option<usize> = std::env::var("PLEIAD_CUDA_DEVICE").ok().and_then(|n| n.parse().ok());
+    match (cuda::open(wanted), wanted) {
+        (Ok(_), _) => Some(wanted.unwrap_or(0)),
+        (Err(e), Some(n)) => panic!("{test}: PLEIAD_CUDA_DEVICE is {n}: {e}"),
+        (Err(e), None) => {
+            skipped(&format!("{test} on a CUDA device"), &e.to_string());
+            None
+        }
+    }
+}
+
+/// [`cuda_device`], opened.
+pub fn cuda(test: &str) -> Vec<Place> {
+    cuda_device(test).map(|n| Place::Cuda(cuda::open(Some(n)).unwrap())).into_iter().collect()
 }
 
 /// A checkpoint and its model.

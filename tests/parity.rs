@@ -10,7 +10,7 @@ use pleiad_runtime::{
     eval::{EvalOptions, Evaluation, evaluate},
     forward::AttentionForm,
 };
-use pleiad_tests::{Golden, Place, golden_ggufs, goldens, gpus, nmse, open};
+use pleiad_tests::{Golden, Place, cuda, golden_ggufs, goldens, gpus, nmse, open};
 
 fn run(place: &Place, model: &Arc<Model>, ids: &[u32], chunk: usize, act: Activations, form: AttentionForm) -> Evaluation {
     let mut executor = place.load(model, ids.len(), CacheFormat::F32);
@@ -69,6 +69,11 @@ fn golden_cases_on_gpus() {
     goldens_on(&gpus("golden_cases_on_gpus"));
 }
 
+#[test]
+fn golden_cases_on_cuda() {
+    goldens_on(&cuda("golden_cases_on_cuda"));
+}
+
 fn ggufs_on(places: &[Place]) {
     for golden in golden_ggufs() {
         let (_, model) = open(&golden.path);
@@ -99,4 +104,9 @@ fn llama_cpp_files_on_the_cpu() {
 #[test]
 fn llama_cpp_files_on_gpus() {
     ggufs_on(&gpus("llama_cpp_files_on_gpus"));
+}
+
+#[test]
+fn llama_cpp_files_on_cuda() {
+    ggufs_on(&cuda("llama_cpp_files_on_cuda"));
 }

@@ -18,6 +18,7 @@ use crate::{
     model::Model,
     plan::{Act, Op, Plan},
     step::StepState,
+    steps::When,
 };
 
 /// Bytes that a thread block of `copy` moves.
@@ -59,7 +60,7 @@ pub struct Profiler {
 }
 
 impl Profiler {
-    /// Uploads `model` and prepares its step. `progress` is called with bytes done and in all.
+    /// Uploads `model`, with all its experts, and prepares its step. `progress` is called with bytes done and in all.
     ///
     /// # Errors
     ///
@@ -73,7 +74,8 @@ impl Profiler {
     ) -> Result<Self> {
         let (output, attention) = (Output::Token, AttentionForm::Absorbed);
         let plan = record(model, Options { max_tokens: 1, output, activations, attention, speculation: None });
-        let state = CudaState::load(driver, Arc::clone(model), options, &Residency::whole(model), None, progress)?;
+        let residency = Residency::whole(model);
+        let state = CudaState::load(driver, Arc::clone(model), options, &residency, None, progress)?;
         let lowered = lower::lower(&state, &plan)?;
         let names = lowered.functions.iter().map(|((_, variant), &function)| (function, name(variant))).collect();
         Ok(Self { state, plan, lowered, names })
@@ -91,7 +93,7 @@ impl Profiler {
             return Err(Error::Limit { what, needed, limit });
         }
         let (mut launches, mut labels) = (Vec::new(), Vec::new());
-        for d in self.lowered.dispatches.iter().filter(|d| d.case.holds(1, length)) {
+        for d in self.lowered.dispatches.iter().filter(|d| d.when == When::Always && d.case.holds(1, length)) {
             let grid = d.grid.map(|dim| dim.at(1));
             if grid.iter().all(|&n| n > 0) {
                 let Dispatch { device, function, threads, shared, .. } = *d;

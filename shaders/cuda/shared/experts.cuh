@@ -1,8 +1,9 @@
 // Where the weights of chosen experts are, and what they are multiplied with.
 
-// Where the activation of a pair (token, k) starts: the up form reads the token's row, the down form the pair's.
+// Where the activation of a pair (token, k) starts: the up form (GATED, or UP for one
+// of its matrices alone) reads the token's row, the down form the pair's.
 __device__ __forceinline__ const X* x_of_pair(const Args& a, u32 pair) {
-#ifdef GATED
+#if defined(GATED) || defined(UP)
     const u32 row = pair / a.p.top_k;
 #else
     const u32 row = pair;

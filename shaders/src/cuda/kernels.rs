@@ -116,8 +116,11 @@ impl KernelInfo {
         if self.name == "norm" && !has("OUT_F32") && !has("OUT_Q8") {
             return Err(wrong("OUT_F32", "(nothing)"));
         }
-        if has("COMBINE") && has("GATED") {
+        if has("COMBINE") && (has("GATED") || has("UP")) {
             return Err(wrong("COMBINE", "1"));
+        }
+        if has("UP") && has("GATED") {
+            return Err(wrong("UP", "1"));
         }
         Ok(())
     }
@@ -196,6 +199,8 @@ fn experts_variants() -> Vec<Defines> {
         }
     }
     all.extend(["bf16", "q4_k", "q8_0"].into_iter().flat_map(precisions).map(|d| shaped(&d, 2048, 1408, 1)));
+    // Gates and up matrices of different kinds are multiplied one by one.
+    all.extend(["bf16", "q4_k"].map(|f| shaped(&Defines::new().set("FORMAT", f).flag("X4").flag("UP"), 1408, 2048, 1)));
     all
 }
 
@@ -211,6 +216,8 @@ fn tiles(add: bool) -> Vec<Defines> {
     }
     if add {
         all.push(Defines::new().set("FORMAT", "bf16").flag("ADD").set("TN", 64));
+    } else {
+        all.push(Defines::new().set("FORMAT", "q4_k").flag("UP").set("TN", 32));
     }
     all.push(gated(&Defines::new().set("FORMAT", "bf16"), "f32").set("TN", 32));
     all
@@ -430,6 +437,7 @@ pub static KERNELS: &[KernelInfo] = &[
             TPR,
             RPT,
             Define::Number("TOKENS", &[1], false),
+            Define::Flag("UP"),
             Define::Flag("COMBINE"),
             Define::Number("THREADS", &[32, 64, 96, 128, 160, 192, 224, 256], true),
         ],
@@ -441,7 +449,7 @@ pub static KERNELS: &[KernelInfo] = &[
         what: "chosen experts' matrices times many tokens, by tiles of one expert's pairs",
         params: params::Experts::FIELDS,
         pointers: &[reads("x", U32), reads("bank", U32), reads("pairs", U32), reads("tiles", U32), writes("out", F32)],
-        defines: &[FORMAT, ACT_Q8, GATED, GATE_FORMAT, TN],
+        defines: &[FORMAT, ACT_Q8, GATED, GATE_FORMAT, TN, Define::Flag("UP")],
         threads: 128,
         hot: false,
     },

@@ -24,9 +24,11 @@ pub(super) struct ExpertProduct<'a> {
     slab: &'a Slab,
     part: Part,
     gate: Option<Part>,
+    /// Whether the rows of `x` are the tokens' though there is no gate.
+    up: bool,
     x: Act,
     ids: Act,
-    /// Address of the products.
+    /// The address of the rows, one for each pair of token and expert.
     out: u64,
     /// The weights, and what their sum is added to.
     combine: Option<(Act, Act)>,
@@ -116,19 +118,21 @@ impl<'a> Lowering<'a> {
         let (id, bank) = (bank, self.bank(bank));
         if bank.gate.format.is_quantised() == bank.up.format.is_quantised() {
             let (part, gate) = (bank.up, Some(bank.gate));
-            return self.on_slabs(id, x, ids, out, |slab, out| ExpertProduct {
-                bank,
-                slab,
-                part,
-                gate,
-                x,
-                ids,
-                out,
-                combine: None,
-            });
+            let product = |slab, out| ExpertProduct { bank, slab, part, gate, up: true, x, ids, out, combine: None };
+            return self.on_slabs(id, x, ids, out, product);
         }
-        let what = format!("experts with {} gates and {} up matrices", bank.gate.format, bank.up.format);
-        Err(Error::Gpu(format!("{what}: the CUDA backend needs both quantised or both floats")))
+        // Formats of different kinds: two products, then the gate.
+        let (rows, width) = (self.row_count(ids), self.width(out));
+        let bytes = u64::from(rows.most()) * u64::from(width) * 4;
+        let (gates, ups) = (self.scratch("gate products of experts", bytes)?, self.scratch("up products of experts", bytes)?);
+        for (part, to) in [(bank.gate, gates), (bank.up, ups)] {
+            let product = |slab, out| ExpertProduct { bank, slab, part, gate: None, up: true, x, ids, out, combine: None };
+            self.each_slab(id, x, ids, &|_, _| Ok(to), true, product)?;
+        }
+        let p = params::Swiglu { width, tokens: rows.param(), pad: [0; 2] };
+        let bind = vec![("gate", gates), ("up", ups), ("out", self.hold(self.device, out)?)];
+        self.written(out);
+        self.emit(Emit::new("swiglu", &p, bind, [Dim::Fixed(width.div_ceil(256)), rows.each(), ONE]))
     }
 
     /// Whether experts of a layer can be missing, or are on another device: then others add products before these are summed.
@@ -146,7 +150,8 @@ impl<'a> Lowering<'a> {
         };
         let (id, bank) = (bank, self.bank(bank));
         let (part, gate) = (bank.down, None);
-        self.on_slabs(id, x, ids, out, |slab, out| ExpertProduct { bank, slab, part, gate, x, ids, out, combine })
+        let product = |slab, out| ExpertProduct { bank, slab, part, gate, up: false, x, ids, out, combine };
+        self.on_slabs(id, x, ids, out, product)
     }
 
     /// The steps for which a sum is still to be made; `None`: for none.
@@ -196,6 +201,7 @@ impl<'a> Lowering<'a> {
         let params = self.params(p, 0);
         let s = shape::gemv(params.rows, params.cols, 1, p.part.format.is_quantised());
         let defines = product_defines(p.part.format, p.gate.map(|g| g.format), q8)
+            .flag_if("UP", p.up && p.gate.is_none())
             .flag_if("X4", params.cols.is_multiple_of(4) && !q8)
             .set("TPR", s.tpr)
             .set("RPT", s.rpt)
@@ -238,7 +244,8 @@ impl<'a> Lowering<'a> {
             self.emit(Emit::new("group_fill", &g, bind, grid).when(case))?;
         }
         let params = self.params(p, max_tiles);
-        let defines = product_defines(p.part.format, p.gate.map(|g| g.format), q8).set("TN", TILE);
+        let defines =
+            product_defines(p.part.format, p.gate.map(|g| g.format), q8).flag_if("UP", p.up && p.gate.is_none()).set("TN", TILE);
         let bind = vec![("x", self.act(p.x)), ("bank", p.slab.memory.address), ("pairs", pairs), ("tiles", list), ("out", p.out)];
         let grid = [Dim::Fixed(params.rows.div_ceil(shape::GEMM_ROWS)), tiles, ONE];
         self.emit(Emit::new("experts_matmat", &params, bind, grid).with(defines).when(case))
