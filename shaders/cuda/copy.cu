@@ -1,17 +1,21 @@
-// Rows as they are, from another device's memory; also while the plan is halted, for nobody has other rows by then. Grid: blocks of
-// 4 * THREADS words, rows.
+// out = x, for what a copy takes: pieces of 16 bytes, EACH of them of a thread under way at a time. Grid: blocks.
+const u32 EACH = 8;
+
 KERNEL(copy) {
-    const Params& p = a.p;
-    const u32 row = blockIdx.y;
-    if (row >= (p.tokens != 0 ? p.tokens : a.frame.step->tokens)) {
-        return;
-    }
-    const size_t first = (size_t)row * p.width;
+    const uint4* x = reinterpret_cast<const uint4*>(a.x);
+    uint4* out = reinterpret_cast<uint4*>(a.out);
+    const u32 first = blockIdx.x * THREADS * EACH + threadIdx.x;
+    uint4 piece[EACH];
 #pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-        const u32 w = (blockIdx.x * 4 + i) * THREADS + threadIdx.x;
-        if (w < p.width) {
-            a.out[first + w] = a.x[first + w];
+    for (u32 i = 0; i < EACH; i++) {
+        if (first + i * THREADS < a.p.pieces) {
+            piece[i] = x[first + i * THREADS];
+        }
+    }
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) {
+        if (first + i * THREADS < a.p.pieces) {
+            out[first + i * THREADS] = piece[i];
         }
     }
 }

@@ -293,8 +293,8 @@ params! {
         /// Zero.
         pad: u32,
     }
-    /// `copy`.
-    Copy {
+    /// `bring`.
+    Bring {
         /// Words a row.
         width: u32,
         /// Rows.
@@ -356,8 +356,8 @@ params! {
         /// Zero.
         pad: [u32; 3],
     }
-    /// `bandwidth`.
-    Bandwidth {
+    /// `copy`.
+    Copy {
         /// Pieces of 16 bytes.
         pieces: u32,
         /// Zero.

@@ -31,7 +31,7 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
     pub device: Device,
     /// Most GPU memory for weights, experts and latent cache together: 6GiB, 512MiB, ...; experts that do not fit stay in host
-    /// memory [default: what the GPU has]
+    /// memory [default: what the GPU has]. Of several GPUs that share a model, each has it
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub memory_budget: Option<u64>,
     /// How experts that are not on the GPU are served: auto (measured while decoding), gather (kernels copy them from host

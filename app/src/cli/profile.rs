@@ -40,11 +40,7 @@ struct Report {
 pub fn run(args: &BenchArgs) -> Result<()> {
     let device = &args.engine.device;
     let DeviceChoice::Cuda(devices) = device.choice()? else { bail!("--profile is for CUDA devices: --device cuda") };
-    let indices = devices.indices();
-    if indices.len() != 1 {
-        bail!("--profile is for one device: --device cuda:0");
-    }
-    let driver = cuda::open_all(&indices)?;
+    let driver = cuda::open_all(&devices.indices())?;
     let repetitions = args.repetitions.get();
     let needed = args.profile.iter().max().map_or(1, |&n| n.max(1) as usize) + repetitions + 1;
     let context = args.engine.ctx_size.map_or(needed, |n| n.get());
@@ -72,7 +68,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         model: checkpoint.config.name.clone(),
-        device: driver.info().name.clone(),
+        device: cuda::names(&*driver),
         architecture: driver.info().architecture.clone(),
         backend: "cuda",
         repetitions,

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     driver::{Driver, Fetch, Graph, Launch, Memory},
     lower::{self, Dispatch},
-    state::{CudaState, ROW_ALIGN},
+    state::{self, CudaState, ROW_ALIGN},
 };
 use crate::{
     error::{Error, Result},
@@ -131,12 +131,14 @@ impl Backend for Cuda {
         device.devices().len() > 1
     }
 
-    fn slots(&self) -> Option<Vec<usize>> {
-        let banks = &self.state.banks[..self.state.model.banks.len()];
-        (self.state.placement.devices > 1).then(|| banks.iter().map(|b| b.slots).collect())
+    fn copies(&self) -> Vec<usize> {
+        let layouts = self.state.placement.layouts.iter().take(self.state.model.banks.len());
+        layouts.map(|l| l.experts.len() - l.slots.len()).collect()
     }
 
-    fn room(device: &Self::Device, whole: u64) -> Option<u64> {
+    fn room(device: &Self::Device, model: &Model, options: &LoadOptions) -> Option<u64> {
+        let caches = state::cache_bytes(model, options) * model.caches() as u64;
+        let whole = state::weight_bytes(model, &Residency::whole(model)) + caches;
         device.free_memory(0).filter(|&free| whole > free)
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     driver::{Driver, Function, Launch, Memory, Variant},
-    lower::{self, Lowered},
+    lower::{self, Dispatch, Lowered},
     state::CudaState,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     steps::When,
 };
 
-/// Bytes that a block of `bandwidth` moves.
+/// Bytes that a thread block of `copy` moves.
 const COPIED: u64 = 256 * 8 * 16;
 
 /// What the launches of one kernel for one purpose take in a step.
@@ -96,7 +96,7 @@ impl Profiler {
         for d in self.lowered.dispatches.iter().filter(|d| d.when == When::Always && d.case.holds(1, length)) {
             let grid = d.grid.map(|dim| dim.at(1));
             if grid.iter().all(|&n| n > 0) {
-                let (device, function, threads, shared) = (d.device, d.function, d.threads, d.shared);
+                let Dispatch { device, function, threads, shared, .. } = *d;
                 let (arguments, touches) = (Arc::clone(&d.arguments), Arc::clone(&d.touches));
                 launches.push(Launch { device, function, grid, threads, shared, arguments, touches });
                 labels.push((self.names.get(&function).cloned().unwrap_or_default(), self.made(d.op)));
@@ -165,9 +165,9 @@ fn name(variant: &Variant) -> String {
 pub fn copy_bandwidth(driver: &Arc<dyn Driver>, bytes: u64, repetitions: usize) -> Result<f64> {
     let bytes = bytes.max(COPIED).next_multiple_of(COPIED);
     let (x, out) = (Memory::new(driver, "a source of copies", bytes)?, Memory::new(driver, "a target of copies", bytes)?);
-    let kernel = cuda::kernel("bandwidth").ok_or_else(|| Error::Shader("there is no kernel `bandwidth`".into()))?;
+    let kernel = cuda::kernel("copy").ok_or_else(|| Error::Shader("there is no kernel `copy`".into()))?;
     let (defines, frame) = (Defines::new(), cuda::Frame::default());
-    let p = params::Bandwidth { pieces: (bytes / 16) as u32, pad: [0; 3] };
+    let p = params::Copy { pieces: (bytes / 16) as u32, pad: [0; 3] };
     let bind = [("x", x.address), ("out", out.address)];
     let arguments = cuda::arguments(kernel, &defines, frame, &bind, bytemuck::bytes_of(&p))?.into();
     let threads = kernel.threads(&defines);

@@ -8,7 +8,7 @@ use web_time::Instant;
 use super::{EngineInfo, EngineOptions, drafting, plans::Plans};
 use crate::{
     Error, Result,
-    cuda::{self, CudaExecutor},
+    cuda::{self, CudaDevices, CudaExecutor},
     executor::{DeviceChoice, Executor, ExpertOptions, LoadOptions},
     experts::{budget::Needs, walk::Routing},
     gpu::{self, GpuDevice},
@@ -188,10 +188,10 @@ async fn start(
     let placed = match (&device, options.device) {
         (Some(device), _) => on_gpu(device, &model, &load, kernels.then_some(&mut plans), progress).await,
         (None, DeviceChoice::Cuda(devices)) => {
-            let driver = cuda::open_all(&devices.indices())?;
-            (name, backend) = (cuda::names(&*driver), "cuda");
             let mut weights = |done, all| progress(Stage::Weights, done, all);
-            CudaExecutor::load(driver, Arc::clone(&model), &load, &mut weights).await.map(|e| Executor::Cuda(Box::new(e)))
+            let executor = on_cuda(devices, &model, &load, &mut weights).await?;
+            (name, backend) = (cuda::names(&**executor.driver()), "cuda");
+            Ok(Executor::Cuda(Box::new(executor)))
         }
         (None, _) => on_cpu(&model, &load).await,
     };
@@ -230,6 +230,16 @@ async fn start(
 async fn on_cpu(model: &Arc<Model>, load: &LoadOptions) -> Result<Executor> {
     cpu_may(model, load, cfg!(target_arch = "wasm32"))?;
     Executor::load(None, Arc::clone(model), load, &mut |_, _| {}).await
+}
+
+/// Opens CUDA devices, and loads the model on them.
+pub(crate) async fn on_cuda(
+    devices: CudaDevices,
+    model: &Arc<Model>,
+    load: &LoadOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<CudaExecutor> {
+    CudaExecutor::load(cuda::open_all(&devices.indices())?, Arc::clone(model), load, progress).await
 }
 
 /// Loads the model on `device`, and prepares `plans` for it.

@@ -89,7 +89,7 @@ impl Backend for Wgpu {
         self.gpu.name()
     }
 
-    fn room(device: &Self::Device, _whole: u64) -> Option<u64> {
+    fn room(device: &Self::Device, _model: &Model, _options: &LoadOptions) -> Option<u64> {
         let integrated = device.adapter.kind == DeviceType::IntegratedGpu;
         integrated.then(available_memory).flatten().map(|bytes| (bytes as f64 * SHARED_MEMORY) as u64)
     }

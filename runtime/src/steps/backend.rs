@@ -91,13 +91,13 @@ pub trait Backend: Sized {
         false
     }
 
-    /// Slots of each bank, where it has placed experts by itself.
-    fn slots(&self) -> Option<Vec<usize>> {
-        None
+    /// Slots of each bank with further copies of experts.
+    fn copies(&self) -> Vec<usize> {
+        Vec::new()
     }
 
-    /// What a model that takes `whole` bytes with all its experts may take where no budget is given; `None`: as much as there is.
-    fn room(device: &Self::Device, whole: u64) -> Option<u64>;
+    /// What a model may take where no budget is given; `None`: all of it may be tried.
+    fn room(device: &Self::Device, model: &Model, options: &LoadOptions) -> Option<u64>;
 
     /// Puts a model on a device: the experts that `residency` has in slots, those of layers with fewer slots than experts from
     /// `host`. `progress` is called with bytes done and in all.

@@ -57,7 +57,7 @@ pub(super) async fn load<B: Backend>(
     let what = if model.config.name.is_empty() { "the model" } else { &model.config.name };
 
     let own = B::places_itself(device);
-    let budget = if own { None } else { ex.budget.or_else(|| B::room(device, needs().whole())) };
+    let budget = if own { None } else { ex.budget.or_else(|| B::room(device, &model, options)) };
     let mut remembered = budget.and_then(|_| recall());
     let mut placement = match budget.map(|budget| place_for(what, &needs(), Some(budget), known(&remembered))) {
         Some(Err(Error::Budget { what, budget, least })) if ex.budget.is_none() => {
@@ -76,7 +76,6 @@ pub(super) async fn load<B: Backend>(
                     s.remembered = remembered;
                     Box::new(s)
                 });
-                let slots = backend.slots().unwrap_or(slots);
                 let report = report(&backend, server.as_deref(), ex.budget, placement.as_ref(), &slots, notices);
                 return Ok((backend, server, report));
             }
@@ -229,6 +228,7 @@ fn report<B: Backend>(
         slot_bytes: strides.zip(slots).map(|(stride, &n)| stride * n as u64).sum(),
         experts: shared.model.config.moe.as_ref().map_or(0, |m| m.num_experts),
         slots: slots.to_vec(),
+        copies: backend.copies(),
         bank: server.and_then(|s| s.host.as_ref()).map(HostBank::kind),
         ways: None,
         notices,

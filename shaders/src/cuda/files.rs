@@ -6,7 +6,7 @@ pub(super) const FILES: &[(&str, &str)] = &[
     ("attend.cu", include_str!("../../cuda/attend.cu")),
     ("attend_expanded.cu", include_str!("../../cuda/attend_expanded.cu")),
     ("attend_merge.cu", include_str!("../../cuda/attend_merge.cu")),
-    ("bandwidth.cu", include_str!("../../cuda/bandwidth.cu")),
+    ("bring.cu", include_str!("../../cuda/bring.cu")),
     ("combine.cu", include_str!("../../cuda/combine.cu")),
     ("copy.cu", include_str!("../../cuda/copy.cu")),
     ("draft.cu", include_str!("../../cuda/draft.cu")),

@@ -463,9 +463,9 @@ pub static KERNELS: &[KernelInfo] = &[
         hot: true,
     },
     KernelInfo {
-        name: "copy",
+        name: "bring",
         what: "rows from another device's memory",
-        params: params::Copy::FIELDS,
+        params: params::Bring::FIELDS,
         pointers: &[reads("x", U32), writes("out", U32)],
         defines: &[],
         threads: 256,
@@ -562,9 +562,9 @@ pub static KERNELS: &[KernelInfo] = &[
         hot: true,
     },
     KernelInfo {
-        name: "bandwidth",
+        name: "copy",
         what: "copies memory, for measuring",
-        params: params::Bandwidth::FIELDS,
+        params: params::Copy::FIELDS,
         pointers: &[reads("x", U32), writes("out", U32)],
         defines: &[],
         threads: 256,

@@ -5,10 +5,7 @@ use std::ptr::null_mut;
 use cudarc::driver::sys;
 
 use super::{Nvidia, check};
-use crate::{
-    cuda::driver::Launch,
-    error::{Error, Result},
-};
+use crate::{cuda::driver::Launch, error::Result};
 
 /// An event that is recorded each time the graph reaches it.
 const EXTERNAL: u32 = 1;
@@ -60,7 +57,8 @@ impl Drop for Graph {
 }
 
 /// Launches with an event before each group, and one behind the last.
-fn record(device: &Nvidia, stream: sys::CUstream, groups: &[&[Launch]], events: &Events) -> Result<Graph> {
+fn record(device: &Nvidia, groups: &[&[Launch]], events: &Events) -> Result<Graph> {
+    let stream = device.first()?.stream;
     let (mut graph, mut exec) = (null_mut(), null_mut());
     // SAFETY: events and stream are this device's.
     let event =
@@ -70,7 +68,7 @@ fn record(device: &Nvidia, stream: sys::CUstream, groups: &[&[Launch]], events: 
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
         check(sys::cuStreamBeginCapture_v2(stream, mode), "capturing a measurement")?;
         let mut all = groups.iter().copied().chain([&[][..]]).zip(&events.0);
-        let started = all.try_for_each(|(group, e)| event(e).and_then(|()| group.iter().try_for_each(|l| device.start(l))));
+        let started = all.try_for_each(|(group, e)| event(e).and_then(|()| device.tell(group)));
         let ended = check(sys::cuStreamEndCapture(stream, &raw mut graph), "capturing a measurement");
         started.and(ended)?;
         let made = check(sys::cuGraphInstantiateWithFlags(&raw mut exec, graph, 0), "making a graph");
@@ -82,12 +80,9 @@ fn record(device: &Nvidia, stream: sys::CUstream, groups: &[&[Launch]], events: 
 
 /// [`crate::cuda::Driver::time`].
 pub(super) fn time(device: &Nvidia, groups: &[&[Launch]], repetitions: usize) -> Result<Vec<f64>> {
-    if groups.iter().copied().flatten().any(|l| l.device != 0) {
-        return Err(Error::Gpu("times of several devices are not measured".into()));
-    }
     let stream = device.first()?.stream;
     let events = Events::new(groups.len() + 1)?;
-    let graph = record(device, stream, groups, &events)?;
+    let graph = record(device, groups, &events)?;
     let mut runs = Vec::with_capacity(repetitions);
     for run in 0..=repetitions.max(1) {
         // SAFETY: the graph was made here; what it points to is the caller's, who waits.

@@ -6,12 +6,12 @@ use web_time::Instant;
 
 use super::{
     super::{
-        load::{choose_device, cpu_may, in_flight},
+        load::{choose_device, cpu_may, in_flight, on_cuda},
         request::Event,
     },
     Job, Worker,
 };
-use crate::{Error, Result, executor::Executor, gpu::GpuDevice};
+use crate::{DeviceChoice, Error, Result, executor::Executor, gpu::GpuDevice};
 
 /// How often a device is opened again in so much time, before it is given up.
 const REOPENINGS: usize = 3;
@@ -86,8 +86,12 @@ impl Worker {
 
     /// Opens the device that was asked for once more, and loads the model on it. `false`: there is none any more.
     async fn reopen(&mut self) -> Result<bool> {
-        let Some(device) = choose_device(self.device).await? else { return Ok(false) };
-        self.executor = Executor::load(Some(device), Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?;
+        self.executor = if let DeviceChoice::Cuda(devices) = self.device {
+            Executor::Cuda(Box::new(on_cuda(devices, &self.model, &self.load, &mut |_, _| {}).await?))
+        } else {
+            let Some(device) = choose_device(self.device).await? else { return Ok(false) };
+            Executor::load(Some(device), Arc::clone(&self.model), &self.load, &mut |_, _| {}).await?
+        };
         self.forget();
         Ok(true)
     }
@@ -104,14 +108,21 @@ impl Worker {
 
     /// Loads the model anew with a smaller memory budget, after an allocation was refused. `None`: it cannot be smaller.
     async fn shrink(&mut self) -> Option<Result<String>> {
-        let Executor::Gpu(gpu) = &self.executor else { return None };
-        let (device, report) = (Arc::clone(gpu.device()), gpu.experts());
+        let report = self.executor.experts()?;
+        // Of CUDA's nothing is left once the model is gone.
+        let device = match &self.executor {
+            Executor::Gpu(gpu) if !cfg!(target_arch = "wasm32") => Some(Arc::clone(gpu.device())),
+            _ => None,
+        };
         let budget = (report.device_bytes.min(report.budget.unwrap_or(u64::MAX)) as f64 * SHRINK) as u64;
         self.load.experts.budget = Some(budget);
         if let Err(e) = self.release().await {
             return Some(Err(e));
         }
-        let loaded = if cfg!(target_arch = "wasm32") { self.reopen().await } else { self.load_on(device).await };
+        let loaded = match device {
+            Some(device) => self.load_on(device).await,
+            None => self.reopen().await,
+        };
         let why = match loaded {
             Ok(true) => return Some(Ok(format!("going on with a memory budget of {} MiB", budget >> 20))),
             Ok(false) => String::new(),
