@@ -42,7 +42,7 @@ pub struct CudaArgs {
     #[arg(long, value_delimiter = ',', default_value = "deepseek-v2-lite,moonlight,glm-4.7-flash", value_parser = shape)]
     shape: Vec<Shape>,
     /// Formats of the weights
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "bf16,fp8,q4-k")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "bf16,fp8,q4_k")]
     format: Vec<Form>,
     /// Only the first N layers of each shape, to try things out
     #[arg(long, value_name = "N")]
@@ -107,6 +107,7 @@ pub enum Form {
     /// In blocks of 128x128, a Hugging Face directory
     Fp8,
     /// llama.cpp's mix Q4_K_M
+    #[value(name = "q4_k")]
     Q4K,
 }
 
