@@ -8,6 +8,7 @@ use pleiad_models::Checkpoint;
 use pleiad_runtime::{
     Activations, CacheFormat, DeviceChoice, Engine, EngineOptions, Event, GenerateOptions, Model, SamplingParams, Session,
     cpu::CpuExecutor,
+    cuda::CudaDevices,
     engine::{self, DoneReason, GenerationStats},
     executor::{ExpertOptions, LoadOptions, Readback},
     experts::{
@@ -183,7 +184,7 @@ fn greedy_answers_are_the_same_on_gpus() {
 #[test]
 fn greedy_answers_are_the_same_on_cuda() {
     if let Some(index) = cuda_device("greedy_answers_are_the_same_on_cuda") {
-        let device = DeviceChoice::Cuda(Some(index));
+        let device = DeviceChoice::Cuda(CudaDevices::Of(1 << index));
         same_on(device, &[1, 3], 1, usize::MAX, usize::MAX);
         same_on(device, &[2, 7], 4, usize::MAX, usize::MAX);
     }

@@ -164,7 +164,8 @@ impl Place {
                 pollster::block_on(Executor::load(device, model, &options, &mut |_, _| {})).unwrap()
             }
             Self::Cuda(d) => {
-                let load = CudaExecutor::load(Arc::clone(d), model, &options, &mut |_, _| {});
+                let mut progress = |_, _| {};
+                let load = CudaExecutor::load(Arc::clone(d), model, &options, &mut progress);
                 Executor::Cuda(Box::new(pollster::block_on(load).unwrap()))
             }
         }
@@ -281,7 +282,7 @@ pub fn tiny() -> (Checkpoint, Arc<Model>) {
 pub fn devices(test: &str) -> Vec<Arc<GpuDevice>> {
     let opened = gpus(test).into_iter().filter_map(|place| match place {
         Place::Gpu(device) => Some(device),
-        Place::Plain | Place::Cpu => None,
+        Place::Plain | Place::Cpu | Place::Cuda(_) => None,
     });
     opened.collect()
 }

@@ -42,7 +42,7 @@ pub struct CudaArgs {
     #[arg(long, value_delimiter = ',', default_value = "deepseek-v2-lite,moonlight,glm-4.7-flash", value_parser = shape)]
     shape: Vec<Shape>,
     /// Formats of the weights
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "bf16,fp8,q4-k")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "bf16,fp8,q4_k")]
     format: Vec<Form>,
     /// Only the first N layers of each shape, to try things out
     #[arg(long, value_name = "N")]
@@ -107,6 +107,7 @@ pub enum Form {
     /// In blocks of 128x128, a Hugging Face directory
     Fp8,
     /// llama.cpp's mix Q4_K_M
+    #[value(name = "q4_k")]
     Q4K,
 }
 
@@ -190,7 +191,7 @@ fn missing(wanted: &[String], devices: &Value) -> Option<String> {
     let there: Vec<&str> =
         devices["cuda"]["devices"].as_array().into_iter().flatten().filter_map(|d| d["device"].as_str()).collect();
     let lacks = |name: &&String| match name.as_str() {
-        "cuda" => there.is_empty(),
+        "cuda" | "cuda:all" => there.is_empty(),
         name => name.starts_with("cuda:") && !there.contains(&name),
     };
     let name = wanted.iter().find(lacks)?;

@@ -8,7 +8,8 @@
 //!
 //! The program needs nothing but itself and the programs it runs: it can be copied to another machine next to `pleiad`.
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 mod cuda;
@@ -38,12 +39,19 @@ enum Command {
     Window(window::WindowArgs),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
         Command::Peer(args) => peer::run(&args),
         Command::Offload(args) => offload::run(&args),
         Command::Cuda(args) => cuda::run(&args),
         Command::Window(args) => window::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 

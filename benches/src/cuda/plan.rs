@@ -58,7 +58,8 @@ pub fn rows(args: &CudaArgs, setting: &Setting, index: usize, model: &Model) -> 
     for device in &args.device {
         rows.push(p.pleiad(device, Kind::Speed));
         rows.push(p.pleiad(device, Kind::Depth));
-        if device.starts_with("cuda") {
+        // Of one device.
+        if device.starts_with("cuda") && device != "cuda:all" {
             rows.push(p.pleiad(device, Kind::Profile));
         }
     }

@@ -250,7 +250,7 @@ fn terms(p: &Profile) -> String {
     let mut text = String::new();
     let ends = [p.steps.first(), p.steps.last().filter(|_| p.steps.len() > 1)];
     for step in ends.into_iter().flatten() {
-        let _ = writeln!(text, "The largest terms of a token that sees {} positions:\n", step.length);
+        let _ = writeln!(text, "The largest terms at a length of {}:\n", step.length);
         let row = |name: &str, launches: u64, seconds: f64| {
             let share = percent(ratio(Some(seconds), Some(step.sum())));
             vec![name.to_owned(), launches.to_string(), number(Some(seconds * 1e6), 1), share]

@@ -43,7 +43,7 @@ fn every_model_meets_every_contender() {
 
 #[test]
 fn commands_say_what_rows_say() {
-    let all = commands(&["--shape", "deepseek-v2-lite", "--format", "q4-k", "--peer", "llama=lb"]);
+    let all = commands(&["--shape", "deepseek-v2-lite", "--format", "q4_k", "--peer", "llama=lb"]);
     let of = |label: &str| all.iter().find(|(l, _)| l == &format!("deepseek-v2-lite Q4_K_M, {label}")).unwrap().1.clone();
     let file = "d/deepseek-v2-lite-Q4_K_M.gguf";
     assert_eq!(
@@ -85,7 +85,7 @@ fn ours(tests: &[(&str, f64)]) -> Value {
 }
 
 fn filled() -> Report {
-    let mut r = report(&["--shape", "moonlight", "--format", "q4-k", "--peer", "llama=lb", "--depth", "1024", "-p", "512"]);
+    let mut r = report(&["--shape", "moonlight", "--format", "q4_k", "--peer", "llama=lb", "--depth", "1024", "-p", "512"]);
     let mut give = |label: &str, json: Value| {
         let row = r.rows.iter_mut().find(|r| r.label == format!("moonlight Q4_K_M, {label}")).unwrap();
         row.samples.push(Sample::new(row.kind, json, 1.5).unwrap());

@@ -131,9 +131,9 @@ impl Backend for Cuda {
         device.devices().len() > 1
     }
 
-    fn slots(&self) -> Option<Vec<usize>> {
-        let banks = &self.state.banks[..self.state.model.banks.len()];
-        (self.state.placement.devices > 1).then(|| banks.iter().map(|b| b.slots).collect())
+    fn copies(&self) -> Vec<usize> {
+        let layouts = self.state.placement.layouts.iter().take(self.state.model.banks.len());
+        layouts.map(|l| l.experts.len() - l.slots.len()).collect()
     }
 
     fn room(device: &Self::Device, model: &Model, options: &LoadOptions) -> Option<u64> {

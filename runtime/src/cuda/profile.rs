@@ -74,7 +74,8 @@ impl Profiler {
     ) -> Result<Self> {
         let (output, attention) = (Output::Token, AttentionForm::Absorbed);
         let plan = record(model, Options { max_tokens: 1, output, activations, attention, speculation: None });
-        let state = CudaState::load(driver, Arc::clone(model), options, &Residency::whole(model), None, progress)?;
+        let residency = Residency::whole(model);
+        let state = CudaState::load(driver, Arc::clone(model), options, &residency, None, progress)?;
         let lowered = lower::lower(&state, &plan)?;
         let names = lowered.functions.iter().map(|((_, variant), &function)| (function, name(variant))).collect();
         Ok(Self { state, plan, lowered, names })

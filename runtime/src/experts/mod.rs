@@ -42,6 +42,9 @@ pub struct ExpertReport {
     pub experts: usize,
     /// Slots of each mixture layer.
     pub slots: Vec<usize>,
+    /// Further slots of each, with copies of experts, where several GPUs share them.
+    #[serde(default)]
+    pub copies: Vec<usize>,
     /// Where the host's experts are; `None`: all experts are resident.
     pub bank: Option<bank::BankKind>,
     /// How misses were served; `None`: there can be none.

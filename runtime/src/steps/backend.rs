@@ -91,9 +91,9 @@ pub trait Backend: Sized {
         false
     }
 
-    /// Slots of each bank, where it has placed experts by itself.
-    fn slots(&self) -> Option<Vec<usize>> {
-        None
+    /// Slots of each bank with further copies of experts.
+    fn copies(&self) -> Vec<usize> {
+        Vec::new()
     }
 
     /// What a model may take where no budget is given; `None`: all of it may be tried.

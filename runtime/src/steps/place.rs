@@ -76,7 +76,6 @@ pub(super) async fn load<B: Backend>(
                     s.remembered = remembered;
                     Box::new(s)
                 });
-                let slots = backend.slots().unwrap_or(slots);
                 let report = report(&backend, server.as_deref(), ex.budget, placement.as_ref(), &slots, notices);
                 return Ok((backend, server, report));
             }
@@ -229,6 +228,7 @@ fn report<B: Backend>(
         slot_bytes: strides.zip(slots).map(|(stride, &n)| stride * n as u64).sum(),
         experts: shared.model.config.moe.as_ref().map_or(0, |m| m.num_experts),
         slots: slots.to_vec(),
+        copies: backend.copies(),
         bank: server.and_then(|s| s.host.as_ref()).map(HostBank::kind),
         ways: None,
         notices,

@@ -13,6 +13,7 @@ mod emulator;
 #[path = "../gpu_ops/experts.rs"]
 mod experts;
 mod halted;
+mod mixed;
 mod placement;
 #[path = "../gpu_ops/rows.rs"]
 mod rows;

@@ -185,9 +185,9 @@ fn experts_of_many_uses_have_copies() {
     for n in 2..=3 {
         let many = devices("experts_of_many_uses_have_copies", n).unwrap();
         let e = load(&many, &model, &remembering).unwrap();
-        let slots = e.experts().slots;
-        println!("{n} devices: {experts} experts in {slots:?} slots");
-        assert!(slots.iter().all(|&s| s > experts && s % n == 0), "{slots:?} slots for {experts} experts on {n} devices");
+        let copies = e.experts().copies;
+        println!("{n} devices: {experts} experts and {copies:?} copies");
+        assert!(copies.iter().all(|&c| c > 0 && (experts + c) % n == 0), "{copies:?} copies of {experts} experts on {n} devices");
         drop(e);
         for (activations, chunk) in [(Activations::F32, 18), (Activations::Q8, 1)] {
             let how = EvalOptions { chunk, activations, attention: AttentionForm::Absorbed };
@@ -207,13 +207,17 @@ fn products_of_experts_on_several_devices() {
     let place = |n| Place { name: format!("{n} devices"), device: Arc::new(Emulator::several(compiler, &vec![PLENTY; n])) };
     let places = [place(2), place(3)];
     let mut rng = Rng::new(61);
-    for (format, hidden, inner) in [(Format::Q8_0, 64, 96), (Format::F32, 5, 8)] {
-        for kind in [Kind::F32, Kind::Q8].into_iter().filter(|&k| k == Kind::F32 || format.is_quantised()) {
+    // Gates and up matrices of one kind, and of two.
+    let formats = [(Format::Q8_0, Format::Q8_0, 64, 96), (Format::F32, Format::F32, 5, 8), (Format::F32, Format::Q8_0, 64, 32)];
+    for (gate_format, format, hidden, inner) in formats {
+        for kind in [Kind::F32, Kind::Q8].into_iter().filter(|&k| k == Kind::F32 || gate_format.is_quantised()) {
             for (k, tokens, max_tokens) in [(1, 1, 1), (3, 2, 2), (8, 3, 40), (4, 20, 40)] {
-                let name = format!("{k} experts of {format} {hidden}x{inner}, {kind:?}, {tokens} of {max_tokens} tokens");
+                let name = format!(
+                    "{k} experts of {gate_format} and {format} {hidden}x{inner}, {kind:?}, {tokens} of {max_tokens} tokens"
+                );
                 let mut s = Setup::new(name, tokens, max_tokens);
                 s.config = config(small_attention(), true, Some(moe(13, k, inner)));
-                let gate = tensor(&mut rng, format, 13, inner, hidden);
+                let gate = tensor(&mut rng, gate_format, 13, inner, hidden);
                 let up = tensor(&mut rng, format, 13, inner, hidden);
                 let down = tensor(&mut rng, Format::F32, 13, hidden, inner);
                 let bank = s.bank(gate, up, down);
@@ -348,7 +352,11 @@ fn a_device_that_is_full_is_named() {
     let error = load(&two, &model, &some).err().unwrap();
     assert!(matches!(error, Error::Budget { .. }) && error.to_string().contains("GPU 0 lacks"), "{error}");
     // Where there is no room for copies, there are none.
-    let spare = load(&two, &model, &options()).unwrap().experts().slots;
-    let experts = model.config.moe.as_ref().unwrap().num_experts;
-    assert!(spare.iter().all(|&s| s > experts));
+    let copies = |percent: u64| {
+        some.experts.budget = Some(whole * percent / 100);
+        load(&two, &model, &some).ok().map(|e| e.experts().copies.iter().sum::<usize>())
+    };
+    let found: Vec<usize> = (30..=100).rev().step_by(2).map_while(copies).collect();
+    println!("copies under ever smaller budgets: {found:?}");
+    assert!(found[0] > 0 && found.last() == Some(&0) && found.is_sorted_by(|a, b| a >= b), "{found:?}");
 }

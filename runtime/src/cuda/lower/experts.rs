@@ -28,7 +28,7 @@ pub(super) struct ExpertProduct<'a> {
     up: bool,
     x: Act,
     ids: Act,
-    /// Address of the products, a row for each pair of token and expert.
+    /// The address of the rows, one for each pair of token and expert.
     out: u64,
     /// The weights, and what their sum is added to.
     combine: Option<(Act, Act)>,
@@ -118,31 +118,20 @@ impl<'a> Lowering<'a> {
         let (id, bank) = (bank, self.bank(bank));
         if bank.gate.format.is_quantised() == bank.up.format.is_quantised() {
             let (part, gate) = (bank.up, Some(bank.gate));
-            return self.on_slabs(id, x, ids, out, |slab, out| ExpertProduct {
-                bank,
-                slab,
-                part,
-                gate,
-                up: true,
-                x,
-                ids,
-                out,
-                combine: None,
-            });
+            let product = |slab, out| ExpertProduct { bank, slab, part, gate, up: true, x, ids, out, combine: None };
+            return self.on_slabs(id, x, ids, out, product);
         }
-        // Formats of different kinds: two products, then the gate, of all pairs.
-        let [slab] = bank.slabs.as_slice() else {
-            let what = format!("experts with {} gates and {} up matrices", bank.gate.format, bank.up.format);
-            return Err(Error::Gpu(format!("{what} cannot be spread over several GPUs")));
-        };
+        // Formats of different kinds: two products, then the gate.
         let (rows, width) = (self.row_count(ids), self.width(out));
         let bytes = u64::from(rows.most()) * u64::from(width) * 4;
         let (gates, ups) = (self.scratch("gate products of experts", bytes)?, self.scratch("up products of experts", bytes)?);
-        for (part, out) in [(bank.gate, gates), (bank.up, ups)] {
-            self.experts(&ExpertProduct { bank, slab, part, gate: None, up: true, x, ids, out, combine: None })?;
+        for (part, to) in [(bank.gate, gates), (bank.up, ups)] {
+            let product = |slab, out| ExpertProduct { bank, slab, part, gate: None, up: true, x, ids, out, combine: None };
+            self.each_slab(id, x, ids, &|_, _| Ok(to), true, product)?;
         }
         let p = params::Swiglu { width, tokens: rows.param(), pad: [0; 2] };
-        let bind = vec![("gate", gates), ("up", ups), ("out", self.act(out))];
+        let bind = vec![("gate", gates), ("up", ups), ("out", self.hold(self.device, out)?)];
+        self.written(out);
         self.emit(Emit::new("swiglu", &p, bind, [Dim::Fixed(width.div_ceil(256)), rows.each(), ONE]))
     }
 
@@ -160,8 +149,9 @@ impl<'a> Lowering<'a> {
             _ => None,
         };
         let (id, bank) = (bank, self.bank(bank));
-        let (part, gate, up) = (bank.down, None, false);
-        self.on_slabs(id, x, ids, out, |slab, out| ExpertProduct { bank, slab, part, gate, up, x, ids, out, combine })
+        let (part, gate) = (bank.down, None);
+        let product = |slab, out| ExpertProduct { bank, slab, part, gate, up: false, x, ids, out, combine };
+        self.on_slabs(id, x, ids, out, product)
     }
 
     /// The steps for which a sum is still to be made; `None`: for none.

@@ -126,7 +126,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// The device at hand has the only good copy.
-    fn written(&mut self, act: Act) {
+    pub(super) fn written(&mut self, act: Act) {
         self.whereabouts.acts[act.0 as usize] = 1 << self.device;
         self.whereabouts.parts[act.0 as usize] = false;
     }
@@ -191,7 +191,7 @@ impl<'a> Lowering<'a> {
             })
     }
 
-    /// The product of a bank's experts, on every device that has some of them.
+    /// The product of a bank's experts, on every device that has some of them, to an activation.
     pub(super) fn on_slabs(
         &mut self,
         bank: BankId,
@@ -200,40 +200,57 @@ impl<'a> Lowering<'a> {
         out: Act,
         product: impl Fn(&'a Slab, u64) -> ExpertProduct<'a>,
     ) -> Result<()> {
-        let state = self.state;
+        let home = self.device;
+        let shared = self.hold(home, out)?;
+        if self.is_private(out) {
+            let makers = self.each_slab(bank, x, ids, &|cx, device| cx.hold(device, out), false, product)?;
+            self.whereabouts.acts[out.0 as usize] = makers;
+            self.whereabouts.parts[out.0 as usize] = makers != 1 << home;
+        } else {
+            self.each_slab(bank, x, ids, &|_, _| Ok(shared), true, product)?;
+            self.written(out);
+        }
+        Ok(())
+    }
+
+    /// The product of a bank's experts, on every device that has some of them, to the address that `to` says for a device; `shared`:
+    /// the same for all. Returns the devices, a bit for each.
+    pub(super) fn each_slab(
+        &mut self,
+        bank: BankId,
+        x: Act,
+        ids: Act,
+        to: &dyn Fn(&mut Self, usize) -> Result<u64>,
+        shared: bool,
+        product: impl Fn(&'a Slab, u64) -> ExpertProduct<'a>,
+    ) -> Result<u32> {
+        let (state, home) = (self.state, self.device);
         let slabs = &state.banks[bank.0 as usize].slabs;
         if let [only] = slabs.as_slice() {
-            let to = self.act(out);
-            return self.experts(&product(only, to));
+            let to = to(self, home)?;
+            self.experts(&product(only, to))?;
+            return Ok(1 << home);
         }
-        let home = self.device;
         if !self.whereabouts.parts[x.0 as usize] {
             self.bring(x)?;
         }
         self.bring(ids)?;
         self.choose(bank, ids)?;
-        let private = self.is_private(out);
-        let shared = self.hold(home, out)?;
         let mut makers = 0;
         // What is furthest from its rows begins first.
         for slab in slabs.iter().filter(|s| s.device != home).chain(slabs.iter().filter(|s| s.device == home)) {
             self.device = slab.device;
             self.bring(x)?;
             self.bring_chosen(ids)?;
-            let to = if private { self.hold(slab.device, out)? } else { shared };
-            self.writes_part = !private;
+            let to = to(self, slab.device)?;
+            self.writes_part = shared;
             let done = self.experts(&product(slab, to));
             self.writes_part = false;
             done?;
             makers |= 1 << slab.device;
         }
         self.device = home;
-        self.written(out);
-        if private {
-            self.whereabouts.acts[out.0 as usize] = makers;
-            self.whereabouts.parts[out.0 as usize] = true;
-        }
-        Ok(())
+        Ok(makers)
     }
 
     /// Looks up, on the layer's device, which copy of each expert serves.
