@@ -108,3 +108,23 @@ fn storage(data: Option<&Path>) -> (Box<dyn Storage>, Box<dyn Storage>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_opens_where_it_was() {
+        let at = |maximised| WindowPlace { position: Some([40.0, 60.0]), size: [1000.0, 700.0], maximised };
+        let shown = |place| {
+            let v = viewport(place);
+            (v.position, v.inner_size, v.maximized)
+        };
+        let (position, size) = (Some([40.0, 60.0].into()), Some([1000.0, 700.0].into()));
+        assert_eq!(shown(Some(at(false))), (position, size, Some(false)));
+        assert_eq!(shown(Some(at(true))), (position, size, Some(true)));
+        // Wayland tells nobody where a window is.
+        assert_eq!(shown(Some(WindowPlace { position: None, ..at(false) })), (None, size, Some(false)));
+        assert_eq!(shown(None), (None, Some(SIZE.into()), None));
+    }
+}

@@ -156,6 +156,55 @@ pub struct DeviceStats {
     pub expert_bytes: u64,
     /// Times that a step stopped at a layer for the host to serve its misses.
     pub rendezvous: u64,
+    /// Time by kind of work, where the device can tell.
+    pub work: WorkTimes,
+}
+
+/// Time that steps took by kind of work, in nanoseconds. Only the CPU backend runs operations one by one and can tell; of other
+/// devices all are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkTimes {
+    /// Attention: queries and keys rotated, rows appended to the latent cache, heads attending.
+    pub attention: u64,
+    /// Routers, experts, and the sum of what experts said.
+    pub experts: u64,
+    /// Products with weights that every token takes, norms and embeddings.
+    pub dense: u64,
+    /// Logits and sampling.
+    pub output: u64,
+    /// The module that drafts tokens.
+    pub drafting: u64,
+}
+
+impl WorkTimes {
+    /// All of it.
+    pub fn total(self) -> u64 {
+        let Self { attention, experts, dense, output, drafting } = self;
+        attention + experts + dense + output + drafting
+    }
+
+    /// What was added since `before`.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        self.each(before, |now, before| now - before)
+    }
+
+    /// This and more.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        self.each(more, |a, b| a + b)
+    }
+
+    fn each(self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            attention: f(self.attention, other.attention),
+            experts: f(self.experts, other.experts),
+            dense: f(self.dense, other.dense),
+            output: f(self.output, other.output),
+            drafting: f(self.drafting, other.drafting),
+        }
+    }
 }
 
 impl DeviceStats {
@@ -173,6 +222,7 @@ impl DeviceStats {
             expert_misses: self.expert_misses - before.expert_misses,
             expert_bytes: self.expert_bytes - before.expert_bytes,
             rendezvous: self.rendezvous - before.rendezvous,
+            work: self.work.since(before.work),
         }
     }
 }
@@ -307,6 +357,16 @@ impl Executor {
             Self::Gpu(e) => e.resident().await,
             Self::Cuda(e) => e.resident().await,
         }
+    }
+
+    /// Bytes of working memory, where the latent cache takes `cache` bytes: what the CPU has allocated so far, what was planned
+    /// for another device.
+    pub fn work_bytes(&self, cache: u64) -> u64 {
+        if let Self::Cpu(e) = self {
+            return e.work_bytes();
+        }
+        let planned = self.experts().map_or(0, |r| r.device_bytes);
+        planned.saturating_sub(self.stats().weight_bytes).saturating_sub(cache)
     }
 
     /// Keeps what was learnt about the use of experts for the next start.

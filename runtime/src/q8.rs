@@ -29,6 +29,11 @@ impl Q8Rows {
         Self { width, quants: vec![0; rows * width], scales: vec![0.0; rows * width / 32], sums: vec![0; rows * width / 16] }
     }
 
+    /// Bytes of all rows.
+    pub fn bytes(&self) -> usize {
+        self.quants.len() + 4 * self.scales.len() + 2 * self.sums.len()
+    }
+
     /// Quantises `x` into row `row`: the plain twin.
     pub fn set(&mut self, row: usize, x: &[f32]) {
         assert_eq!(x.len(), self.width);

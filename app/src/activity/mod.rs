@@ -46,6 +46,7 @@ pub use field::{Cell, Field, Mode, Scale};
 pub use lru::Lru;
 pub use measures::{Figures, Measure, Measures};
 pub use record::{Record, Replay};
+pub use runs::Place;
 pub use shape::Shape;
 pub use snapshot::Snapshot;
 pub use sums::Sums;
@@ -133,6 +134,12 @@ impl Activity {
     pub fn begin(&mut self, run: u64, chat: Option<ChatId>, message: Option<MessageId>, prompt: &[(u32, String)], now: f64) {
         let now = self.clock(now);
         self.runs.begin(run, chat.zip(message), prompt, &self.tokens, now);
+    }
+
+    /// Where tokens of the prompt of generation `run` are in the messages of `chat`, so that what a person wrote is linked with
+    /// the experts that read it.
+    pub fn heard(&mut self, run: u64, chat: &ChatId, places: &[Place]) {
+        self.runs.heard(run, chat, places);
     }
 
     /// The experts that tokens of generation `run` chose; `now` in seconds, of any clock that does not go back. Rows that are

@@ -8,6 +8,17 @@ use crate::chats::{ChatId, MessageId};
 /// Most generations that are remembered.
 const MOST: usize = 32;
 
+/// Where a token of a prompt is in a message that the prompt was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The token's position in the prompt.
+    pub position: u32,
+    /// The message.
+    pub message: MessageId,
+    /// Where in its text, in bytes.
+    pub bytes: Range<usize>,
+}
+
 /// A generation.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
@@ -24,6 +35,8 @@ pub(super) struct Run {
     pieces: Vec<(u32, usize)>,
     /// Where tokens of the prompt are in the message that is continued.
     links: Vec<(u32, Range<usize>)>,
+    /// Where tokens of the prompt are in the messages that it was made of, by position.
+    heard: Vec<(u32, (ChatId, MessageId), Range<usize>)>,
     generated: u32,
     /// 1 + the last position that was routed.
     seen: u32,
@@ -41,6 +54,7 @@ impl Run {
             texts: String::new(),
             pieces: Vec::new(),
             links: Vec::new(),
+            heard: Vec::new(),
             generated: 0,
             seen: 0,
             since,
@@ -53,6 +67,12 @@ impl Run {
         let piece = self.pieces.get(place);
         let start = place.checked_sub(1).and_then(|before| self.pieces.get(before)).map_or(0, |p| p.1);
         let link = self.links.binary_search_by_key(&position, |l| l.0).ok().and_then(|at| self.links.get(at));
+        let heard = self.heard.binary_search_by_key(&position, |h| h.0).ok().and_then(|at| self.heard.get(at));
+        let (message, bytes) = match (link, heard) {
+            (Some(link), _) => (self.message.as_ref(), link.1.clone()),
+            (None, Some((_, message, bytes))) => (Some(message), bytes.clone()),
+            (None, None) => (None, 0..0),
+        };
         let read = if self.begun { position < self.prompt } else { chunk };
         Announced {
             run: self.id,
@@ -60,8 +80,8 @@ impl Run {
             id: piece.map_or(TokenRow::UNKNOWN, |p| p.0),
             text: piece.and_then(|p| self.texts.get(start..p.1)).unwrap_or_default(),
             phase: if read { Phase::Prompt } else { Phase::Answer },
-            message: link.and(self.message.as_ref()),
-            bytes: link.map_or(0..0, |l| l.1.clone()),
+            message,
+            bytes,
             time,
         }
     }
@@ -106,6 +126,13 @@ impl Runs {
         }
         run.message = message;
         self.keep(run);
+    }
+
+    /// Where tokens of a generation's prompt are in the messages of `chat`: by position, with the bytes of their texts.
+    pub fn heard(&mut self, id: u64, chat: &ChatId, places: &[Place]) {
+        let Some(run) = self.0.iter_mut().find(|run| run.id == id) else { return };
+        run.heard = places.iter().map(|p| (p.position, (chat.clone(), p.message), p.bytes.clone())).collect();
+        run.heard.sort_by_key(|h| h.0);
     }
 
     fn keep(&mut self, run: Run) {

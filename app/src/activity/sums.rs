@@ -47,7 +47,6 @@ pub struct Sums {
     last: Vec<u64>,
     /// Experts of which each of the last tokens was the last to use them: `[rows, WINDOW]`.
     leaving: Vec<u32>,
-    max_weight: f32,
 }
 
 impl Sums {
@@ -68,7 +67,6 @@ impl Sums {
             bytes: vec![0; cells],
             last: vec![0; cells],
             leaving: vec![0; rows * Self::WINDOW],
-            max_weight: 0.0,
         }
     }
 
@@ -130,7 +128,6 @@ impl Sums {
                 sums.top_weight += f64::from(choice.weight);
                 sums.tops += 1;
             }
-            self.max_weight = self.max_weight.max(choice.weight);
         }
     }
 
@@ -221,12 +218,6 @@ impl Sums {
         let cells = self.recent.get(row * self.experts..(row + 1) * self.experts).unwrap_or_default();
         cells.iter().map(move |r| r * factor)
     }
-
-    /// The largest weight there was.
-    pub fn max_weight(&self) -> f32 {
-        self.max_weight
-    }
-
     /// Mean over mixture layers of the different experts chosen by the last [`Self::WINDOW`] tokens.
     pub fn working_set(&self) -> f32 {
         self.rows.iter().map(|r| r.working_set).sum::<u32>() as f32 / self.rows.len().max(1) as f32

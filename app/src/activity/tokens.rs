@@ -47,7 +47,7 @@ pub struct TokenRow {
     pub text: String,
     /// Read or written.
     pub phase: Phase,
-    /// The conversation and message that its text is in, where the model wrote it.
+    /// The conversation and message that its text is in, where it is part of one.
     pub message: Option<(ChatId, MessageId)>,
     /// Where in the message's text, in bytes.
     pub bytes: Range<usize>,

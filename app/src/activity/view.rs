@@ -109,8 +109,9 @@ impl Activity {
                 }
             }
         }
-        // The same scale for all tokens.
-        Shown::plain(values.into(), Scale::Linear { max: round_up(self.sums.max_weight()) }, "weight")
+        // A scale for the greatest weight there ever was would leave the weights of most tokens in the dark.
+        let max = largest(&values);
+        Shown::plain(values.into(), Scale::Linear { max }, "weight")
     }
 
     /// Uses as a multiple of an even spread.

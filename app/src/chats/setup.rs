@@ -69,7 +69,7 @@ pub struct Duet {
     pub on: bool,
     /// What it does.
     pub kind: DuetKind,
-    /// Turns that the minds take after the first answer.
+    /// Turns that the minds take after the first answer. Two are a review and the correction that it asks for.
     pub turns: u32,
     /// What the first is called.
     pub first: String,
@@ -86,7 +86,7 @@ impl Default for Duet {
         Self {
             on: false,
             kind: DuetKind::Review,
-            turns: 1,
+            turns: 2,
             first: "First".into(),
             second: "Second".into(),
             system: String::new(),

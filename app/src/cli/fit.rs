@@ -67,6 +67,8 @@ struct Report {
     cache: CacheFormat,
     activations: Activations,
     needs: Needs,
+    /// With the module that drafts tokens, where drafts are left to the budget: the least budget that holds it too.
+    drafts_from_bytes: Option<u64>,
     /// The least budget that would do.
     least_bytes: u64,
     /// The budget with which everything is resident.
@@ -94,10 +96,12 @@ struct Placed {
     gpu_bytes: u64,
     host_bytes: u64,
     whole: bool,
+    /// Whether the module that drafts tokens, if there is one, is loaded.
+    drafts: bool,
 }
 
 impl Placed {
-    fn new(p: &Placement, budget: u64) -> Self {
+    fn new(p: &Placement, budget: u64, drafts: bool) -> Self {
         Self {
             budget,
             slots: p.slots.clone(),
@@ -106,6 +110,7 @@ impl Placed {
             gpu_bytes: p.total(),
             host_bytes: p.host_bytes(),
             whole: p.is_whole(),
+            drafts,
         }
     }
 }
@@ -152,8 +157,12 @@ fn examine(args: &FitArgs) -> Result<Report> {
         Some(0) => Model::new(config, &checkpoint.weights),
         _ => Model::with_mtp(config, &checkpoint.weights),
     };
-    let needs = Needs::of(&model, positions, context, cache, activations, chunk);
-    let (least_bytes, whole_bytes) = (needs.least(), needs.whole());
+    let of = |model: &Model| Needs::of(model, positions, context, cache, activations, chunk);
+    let needs = of(&model);
+    // A budget that does not hold the module as well is the model's, unless drafts were asked for: as the engine has it.
+    let bare = (args.draft.is_none() && model.mtp.is_some()).then(|| of(&model.without_mtp()));
+    let (least_bytes, whole_bytes) = (bare.as_ref().unwrap_or(&needs).least(), needs.whole());
+    let drafts_from_bytes = bare.as_ref().map(|_| needs.least());
     let (model, source) = (config.name.clone(), checkpoint.source.name.clone());
     let (placements, advice) = (Vec::new(), None);
     let mut report = Report {
@@ -165,26 +174,34 @@ fn examine(args: &FitArgs) -> Result<Report> {
         cache,
         activations,
         needs,
+        drafts_from_bytes,
         least_bytes,
         whole_bytes,
         placements,
         advice,
     };
-    for budget in args.memory_budget.map_or_else(|| budgets(&report.needs), |b| vec![b]) {
-        let placement = place_for(report.title(), &report.needs, Some(budget), None)?;
+    for budget in args.memory_budget.map_or_else(|| budgets(&report.needs, least_bytes), |b| vec![b]) {
+        let left_out = bare.as_ref().filter(|_| !report.needs.fits(Some(budget)));
+        let placement = place_for(report.title(), left_out.unwrap_or(&report.needs), Some(budget), None)?;
         if args.memory_budget.is_some() {
             report.advice = advise(&placement);
         }
-        report.placements.push(Placed::new(&placement, budget));
+        report.placements.push(Placed::new(&placement, budget, left_out.is_none()));
+    }
+    // What is told of one budget are the parts that are loaded under it.
+    if let Some(bare) = bare.filter(|_| args.memory_budget.is_some() && report.placements.iter().all(|p| !p.drafts)) {
+        report.needs = bare;
     }
     Ok(report)
 }
 
-/// The budgets worth a row: for the shares of experts above the floor, then the floor itself.
-fn budgets(needs: &Needs) -> Vec<u64> {
-    let least = needs.least();
-    let mut all: Vec<u64> = SHARES.iter().map(|&s| needs.at_share(s)).filter(|&b| b > least).collect();
-    all.push(least);
+/// The budgets worth a row: for the shares of experts above the floor, then the floor itself, and the least where that is less,
+/// as the module that drafts tokens may be left out.
+fn budgets(needs: &Needs, least: u64) -> Vec<u64> {
+    let floor = needs.least();
+    let mut all: Vec<u64> = SHARES.iter().map(|&s| needs.at_share(s)).filter(|&b| b > floor).collect();
+    all.push(floor);
+    all.extend((least < floor).then_some(least));
     all
 }
 
@@ -251,6 +268,9 @@ fn parts(report: &Report) -> Vec<String> {
         lines.push(format!("{share} % of the experts are resident"));
     }
     lines.push(format!("least budget: {}; everything is resident with {}", typed(report.least_bytes), typed(report.whole_bytes)));
+    if let Some(from) = report.drafts_from_bytes.filter(|_| !placed.drafts) {
+        lines.push(format!("drafts are off: the module that makes them fits from {} on", typed(from)));
+    }
     lines
 }
 
@@ -266,7 +286,11 @@ fn table(report: &Report) -> Vec<String> {
     let head = ["experts resident", "in each layer", "experts on the GPU", "in host memory", "--memory-budget"];
     let mut rows = vec![head.map(String::from).to_vec()];
     for p in &report.placements {
-        let floor = if p.budget == report.least_bytes && !p.whole { " (the floor)" } else { "" };
+        let floor = match (p.budget == report.least_bytes && !p.whole, p.drafts) {
+            (true, true) => " (the floor)",
+            (true, false) => " (the floor, without drafts)",
+            (false, _) => "",
+        };
         rows.push(vec![
             format!("{:.0} %{floor}", p.resident_share * 100.0),
             slots(report, p),
@@ -316,7 +340,7 @@ mod tests {
     }
 
     fn report(needs: Needs, budgets: &[u64]) -> Report {
-        let place = |&b| Placed::new(&place_for("x", &needs, Some(b), None).unwrap(), b);
+        let place = |&b| Placed::new(&place_for("x", &needs, Some(b), None).unwrap(), b, true);
         Report {
             model: "x".into(),
             source: "x.gguf".into(),
@@ -325,6 +349,7 @@ mod tests {
             chunk: 512,
             cache: CacheFormat::F16,
             activations: Activations::Q8,
+            drafts_from_bytes: None,
             least_bytes: needs.least(),
             whole_bytes: needs.whole(),
             placements: budgets.iter().map(place).collect(),
@@ -345,7 +370,7 @@ mod tests {
     fn the_table_stops_at_the_floor() {
         let needs = needs(100, 10, 10);
         // 18 of 64 are the floor: a quarter would be less.
-        let budgets = budgets(&needs);
+        let budgets = budgets(&needs, needs.least());
         assert_eq!(budgets, [1400 * MIB, 1080 * MIB, 760 * MIB, 480 * MIB]);
         let lines = table(&report(needs, &budgets));
         let row = |what: &str| lines.iter().find(|l| l.starts_with(what)).unwrap_or_else(|| panic!("{what}: {lines:#?}"));
@@ -391,6 +416,15 @@ mod tests {
         let rows = fit(&[]).unwrap().placements;
         assert!(rows.iter().all(|p| p.gpu_bytes <= p.budget) && rows.windows(2).all(|w| w[0].budget > w[1].budget));
         assert!(rows.len() > 1 && rows[0].whole && !rows[1].whole);
+        // The engine leaves the module that drafts out where it does not fit: the least budget is that of the model alone.
+        let (least, alone) = (fit(&[]).unwrap(), fit(&["--draft", "0"]).unwrap());
+        assert_eq!((least.least_bytes, alone.drafts_from_bytes), (alone.least_bytes, None));
+        assert!(table(&least).iter().any(|l| l.contains("(the floor, without drafts)")));
+        let from = least.drafts_from_bytes.unwrap();
+        let under = |budget: u64| fit(&["--memory-budget", &budget.to_string()]).unwrap();
+        assert!(under(from).placements[0].drafts && !under(from - 1).placements[0].drafts);
+        assert_eq!(under(from - 1).needs.fixed(), alone.needs.fixed());
+        assert!(parts(&under(from - 1)).iter().any(|l| l.starts_with("drafts are off")));
         let error = fit(&["--memory-budget", "64KiB"]).err().unwrap().to_string();
         assert!(error.contains("--memory-budget"), "{error}");
     }

@@ -99,15 +99,17 @@ fn directory() -> Option<PathBuf> {
 /// In words, where there is no such device.
 pub fn engine(settings: &LoadSettings, config: &Config) -> Result<EngineOptions, String> {
     let page = cfg!(target_arch = "wasm32");
+    let device = device(&settings.device)?;
     Ok(EngineOptions {
-        device: device(&settings.device)?,
+        device,
         activations: settings.activations,
         cache: settings.cache,
         context: Some(context(settings, config)),
         threads: settings.threads.filter(|&n| n > 0 && !page),
         chunk: CHUNK,
         draft: draft(settings, page),
-        memory_budget: budget(settings, page),
+        // The CPU computes from host memory, where no budget was chosen for it.
+        memory_budget: budget(settings, page).filter(|_| device != DeviceChoice::Cpu),
         misses: misses(settings, page),
         directory: directory(),
         // The views of experts are drawn from what tokens chose.
@@ -150,15 +152,17 @@ mod tests {
     fn options_are_the_settings() {
         let config = Checkpoint::tiny().unwrap().config;
         let settings = LoadSettings {
-            device: "cpu".into(),
+            device: "wgpu".into(),
             memory_budget: Some(7),
             context: Some(512),
             threads: Some(0),
             ..LoadSettings::default()
         };
         let options = engine(&settings, &config).unwrap();
-        assert!(options.trace && options.device == DeviceChoice::Cpu && options.threads.is_none());
+        assert!(options.trace && options.device == DeviceChoice::Wgpu(None) && options.threads.is_none());
         assert_eq!((options.memory_budget, options.context, options.chunk), (Some(7), Some(512), CHUNK));
+        let cpu = engine(&LoadSettings { device: "cpu".into(), ..settings.clone() }, &config).unwrap();
+        assert_eq!((cpu.device, cpu.memory_budget), (DeviceChoice::Cpu, None));
         assert!(engine(&LoadSettings { device: "cuda".into(), ..settings }, &config).is_err());
     }
     #[test]

@@ -60,6 +60,8 @@ pub struct Price {
     pub least: u64,
     /// The budget with which every expert is resident.
     pub whole: u64,
+    /// The budget from which on drafts are made, where this one is below it: the module that makes them is left out.
+    pub drafts_from: Option<u64>,
     /// Why it cannot be loaded so, in words.
     pub problem: Option<String>,
     /// What small change would help much.
@@ -79,6 +81,20 @@ struct Priced {
     needs: BTreeMap<(usize, bool, bool, bool), Needs>,
     /// A window asks again in every frame.
     last: Option<(LoadSettings, Price)>,
+}
+
+impl Priced {
+    /// What the model needs with that context; `drafts`: with the module that drafts tokens.
+    fn needs(&mut self, settings: &LoadSettings, context: usize, drafts: bool) -> Needs {
+        let key = (context, settings.cache == CacheFormat::F32, settings.activations == Activations::F32, drafts);
+        let model = &self.model;
+        let of = || {
+            let bare = (!drafts).then(|| model.without_mtp());
+            let model = bare.as_ref().unwrap_or(model);
+            Needs::of(model, options::positions(context), context, settings.cache, settings.activations, CHUNK)
+        };
+        self.needs.entry(key).or_insert_with(of).clone()
+    }
 }
 
 impl fmt::Debug for Seen {
@@ -147,30 +163,28 @@ impl Examined {
             return price.clone();
         }
         let context = self.context(settings);
-        let drafts = options::draft(settings, cfg!(target_arch = "wasm32")) != Some(0);
-        let key = (context, settings.cache == CacheFormat::F32, settings.activations == Activations::F32, drafts);
-        if !priced.needs.contains_key(&key) {
-            let positions = options::positions(context);
-            let model = if drafts { &priced.model } else { &priced.model.without_mtp() };
-            let needs = Needs::of(model, positions, context, settings.cache, settings.activations, CHUNK);
-            priced.needs.insert(key, needs);
-        }
-        let price = match priced.needs.get(&key) {
-            Some(needs) => price(&self.name, needs, settings),
-            None => price(&self.name, &Needs::default(), settings),
-        };
+        let drafts = options::draft(settings, cfg!(target_arch = "wasm32"));
+        let needs = priced.needs(settings, context, drafts != Some(0));
+        let may_go = drafts.is_none() && priced.model.mtp.is_some();
+        let bare = may_go.then(|| priced.needs(settings, context, false));
+        let price = price(&self.name, &needs, bare.as_ref(), settings);
         priced.last = Some((settings.clone(), price.clone()));
         price
     }
 }
 
-fn price(name: &str, needs: &Needs, settings: &LoadSettings) -> Price {
-    let (least, whole) = (needs.least(), needs.whole());
+/// `bare`: what is needed without the module that drafts tokens, where a budget that does not hold it is the model's alone.
+fn price(name: &str, needs: &Needs, bare: Option<&Needs>, settings: &LoadSettings) -> Price {
+    let (least, whole) = (bare.unwrap_or(needs).least(), needs.whole());
     let device = options::device(&settings.device);
     if device == Ok(DeviceChoice::Cpu) {
         let experts = whole.saturating_sub(needs.fixed());
-        return Price { shares: shares(needs, (0, experts), true), resident: 1.0, least, whole, problem: None, advice: None };
+        let shares = shares(needs, (0, experts), true);
+        return Price { shares, resident: 1.0, least, whole, drafts_from: None, problem: None, advice: None };
     }
+    let bare = bare.filter(|_| !needs.fits(settings.memory_budget));
+    let drafts_from = bare.map(|_| needs.least());
+    let needs = bare.unwrap_or(needs);
     let mut problem = device.err();
     let mut advice = None;
     // Budgets below the least are drawn as the least: what would be needed.
@@ -187,7 +201,7 @@ fn price(name: &str, needs: &Needs, settings: &LoadSettings) -> Price {
         }
         Err(_) => (0, 0, 0.0),
     };
-    Price { shares: shares(needs, (on_device, on_host), false), resident, least, whole, problem, advice }
+    Price { shares: shares(needs, (on_device, on_host), false), resident, least, whole, drafts_from, problem, advice }
 }
 
 /// The parts, of which experts take `(device, host)` bytes; the others are on the device, or all in host memory.
@@ -263,6 +277,7 @@ fn strip(model: &mut Model) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+    #![allow(clippy::print_stdout)] // skipped tests say so
 
     use super::*;
 
@@ -289,6 +304,50 @@ mod tests {
         assert!(e.description.ends_with("Q8_0") && e.file_bytes == pleiad_models::TINY_GGUF.len() as u64, "{e:?}");
     }
 
+    /// What the engine makes of the embedded model under a budget: bytes of its weights, and slots of experts on a GPU.
+    fn loaded(device: DeviceChoice, budget: Option<u64>, draft: Option<usize>) -> (u64, Option<Vec<usize>>) {
+        let settings = LoadSettings { memory_budget: budget, draft, ..LoadSettings::default() };
+        let checkpoint = Checkpoint::tiny().unwrap();
+        let mut options = options::engine(&settings, &checkpoint.config).unwrap();
+        (options.device, options.directory) = (device, None);
+        let loaded = pollster::block_on(pleiad_runtime::engine::load(&checkpoint, options, &mut |_, _| {})).unwrap();
+        let bytes = loaded.info().weight_bytes;
+        let (engine, _worker) = pleiad_runtime::engine::Engine::with_worker(loaded);
+        (bytes, engine.experts().map(|r| r.slots))
+    }
+
+    #[test]
+    fn the_module_that_drafts_goes_where_the_engine_lets_it_go() {
+        let e = tiny();
+        let of = |memory_budget, draft| e.price(&LoadSettings { memory_budget, draft, ..LoadSettings::default() });
+        let (without, with) = (of(None, Some(0)).least, of(None, Some(1)).least);
+        assert!(without < with, "the embedded model has a module that drafts");
+        assert_eq!((of(None, None).least, of(None, None).drafts_from), (without, None));
+        let whole = loaded(DeviceChoice::Cpu, None, None).0;
+        for (budget, drafts) in
+            [(without, false), ((without + with) / 2, false), (with - 1, false), (with, true), (2 * with, true)]
+        {
+            let price = of(Some(budget), None);
+            assert_eq!((price.problem.as_deref(), price.least), (None, without), "{budget} of {with}");
+            assert_eq!(price.drafts_from, (!drafts).then_some(with), "{budget} of {with}");
+            assert!(price.totals().0 <= budget, "{price:?}");
+            assert_eq!(loaded(DeviceChoice::Cpu, Some(budget), None).0 == whole, drafts, "{budget} of {with}");
+        }
+        // Drafts that were asked for are paid for.
+        assert!(of(Some(without), Some(1)).problem.is_some() && of(Some(without - 1), None).problem.is_some());
+        let adapters = pollster::block_on(pleiad_runtime::gpu::enumerate());
+        let Some(at) = adapters.iter().map(|a| &a.description).find(|d| d.name.contains("llvmpipe")).map(|d| d.index) else {
+            println!("skipped: no llvmpipe to compare prices with");
+            return;
+        };
+        for budget in [without, with - 1, with] {
+            let slots = loaded(DeviceChoice::Wgpu(Some(at)), Some(budget), None).1.unwrap();
+            let experts = slots.len() * 32;
+            let resident = slots.iter().sum::<usize>() as f64 / experts as f64;
+            assert_eq!(of(Some(budget), None).resident, resident, "{budget} of {with}: {slots:?}");
+        }
+    }
+
     #[test]
     fn prices_are_those_of_fit() {
         let e = tiny();
@@ -303,10 +362,11 @@ mod tests {
         ];
         for mut settings in variants {
             let needs = fit(&settings);
+            let least = fit(&LoadSettings { draft: Some(0), ..settings.clone() }).least();
             for budget in [None, Some(4 << 30), Some(needs.least()), Some(needs.at_share(0.6))] {
                 settings.memory_budget = budget;
                 let (price, placed) = (e.price(&settings), place_for("x", &needs, budget, None).unwrap());
-                assert_eq!((price.least, price.whole, price.resident), (needs.least(), needs.whole(), placed.resident_share()));
+                assert_eq!((price.least, price.whole, price.resident), (least, needs.whole(), placed.resident_share()));
                 assert_eq!(price.totals(), (placed.total(), placed.host_bytes()), "{settings:?}");
                 assert_eq!(price.shares.iter().map(|s| s.device).next(), Some(needs.dense));
                 assert_eq!(price.problem, None);

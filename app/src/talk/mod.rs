@@ -8,6 +8,7 @@
 //! | [`thought`] | how long a model reasoned |
 //! | [`prepare`] | what an answer needs before its generation begins |
 //! | [`prompt`] | a path through a conversation as one mind sees it |
+//! | [`places`] | which words of a conversation the tokens of a prompt are |
 //! | [`duet`] | a second mind that reviews, or talks with the first |
 //! | [`sessions`] | sessions kept between answers, so that the latent cache is reused |
 //! | [`survey`] | prompt packs that are read to see which experts they use |
@@ -15,6 +16,7 @@
 
 pub mod duet;
 pub mod live;
+pub mod places;
 pub mod prepare;
 pub mod prompt;
 pub mod run;

@@ -268,8 +268,10 @@ pub fn add_up(before: Option<GenerationStats>, last: GenerationStats) -> Generat
             expert_misses: a.expert_misses + b.expert_misses,
             expert_bytes: a.expert_bytes + b.expert_bytes,
             rendezvous: a.rendezvous + b.rendezvous,
+            work: a.work.plus(b.work),
             ..b
         },
+        decode_host: before.decode_host.plus(last.decode_host),
         ..last
     }
 }

@@ -6,6 +6,7 @@ use pleiad_runtime::{GenerateOptions, engine::GenerationStats};
 use super::{
     Live,
     duet::Mind,
+    places::{places, said},
     prepare::{Ask, Prepared, again, model_of, next_of, prepare},
     run::{Batch, End, Heard, Run, SoFar, add_up, with_texts},
     sessions::{Key, Sessions, same},
@@ -55,6 +56,8 @@ struct Turn {
     watched: bool,
     /// The prompt, until the view of experts has been told.
     prompt: Vec<u32>,
+    /// The messages that it was made of, until then.
+    said: Vec<(MessageId, String)>,
     /// When the engine was heard last, in seconds of the caller's clock.
     heard: Option<f64>,
     /// What is wanted once it is over, in the place of further turns of two minds.
@@ -268,6 +271,7 @@ impl Talker {
         let options = GenerateOptions { max_tokens, end: model.end.clone(), routing: false };
         let watched = model.shape.is_some() && models.get(None).is_some_and(|first| same(&first.engine, &model.engine));
         let copy = if watched { prompt.clone() } else { Vec::new() };
+        let said = if watched { library.peek(&ask.chat).map_or_else(Vec::new, |c| said(c, &ask)) } else { Vec::new() };
         let so_far = SoFar { thinking: answer.thinking, text: &text, tokens, thought_seconds: answer.thought_seconds };
         let run = Run::start(session, message, prompt, params, options, so_far);
         self.begun += 1;
@@ -281,6 +285,7 @@ impl Talker {
             answer,
             watched,
             prompt: copy,
+            said,
             heard: None,
             then: None,
             ask,
@@ -324,6 +329,7 @@ impl Turn {
         if !prompt.is_empty() {
             let prompt = tokenizer.map_or_else(Vec::new, |t| with_texts(t, &prompt));
             activity.begin(self.number, Some(self.ask.chat.clone()), Some(self.message), &prompt, now);
+            activity.heard(self.number, &self.ask.chat, &places(&prompt, &std::mem::take(&mut self.said)));
         }
         // What came since the last frame came one after the other, not all at its end.
         let (before, many) = (self.heard.replace(now).unwrap_or(now), batch.heard.len().max(1) as f64);

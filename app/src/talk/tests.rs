@@ -45,15 +45,21 @@ impl World {
     }
 
     fn load(&mut self) {
+        self.load_from(Source::Tiny);
+        let shape = self.models.get(None).unwrap().shape.clone().unwrap();
+        self.activity = Some(Activity::new(shape, Activity::TOKENS));
+    }
+
+    /// Loads a model beside those that are there.
+    fn load_from(&mut self, source: Source) {
         let settings = LoadSettings { device: "cpu".into(), threads: Some(1), ..LoadSettings::default() };
-        self.models.load(Source::Tiny, &settings, false);
+        let before = self.models.loaded().len();
+        self.models.load(source, &settings, true);
         self.until("a model", |w| {
             let news = w.models.poll();
             assert!(!news.iter().any(|n| matches!(n, crate::loading::models::News::Failed { .. })), "{news:?}");
-            !w.models.loaded().is_empty()
+            w.models.loaded().len() > before
         });
-        let shape = self.models.get(None).unwrap().shape.clone().unwrap();
-        self.activity = Some(Activity::new(shape, Activity::TOKENS));
     }
 
     fn poll(&mut self) {
@@ -130,6 +136,13 @@ fn a_question_is_answered_and_the_cache_is_reused() {
     let rows = || tokens.range().filter_map(|n| tokens.get(n));
     let prompt: String = rows().filter(|t| t.phase == Phase::Prompt).map(|t| t.text.as_str()).collect();
     assert!(prompt.contains("What is the capital of France?"), "{prompt}");
+    // What a person wrote is linked with the tokens that were read of it.
+    let question = w.path()[0].clone();
+    let tokens = w.activity.as_ref().unwrap().tokens();
+    let rows = || tokens.range().filter_map(|n| tokens.get(n));
+    let asked: Vec<_> = rows().filter(|t| t.message == Some((w.chat.clone(), question.id))).collect();
+    assert!(asked.iter().all(|t| t.phase == Phase::Prompt && t.text.contains(&question.text[t.bytes.clone()])), "{asked:?}");
+    assert_eq!(asked.iter().map(|t| &question.text[t.bytes.clone()]).collect::<String>(), question.text);
     let written: Vec<_> = rows().filter(|t| t.phase == Phase::Answer).collect();
     assert!(written.len() >= stats.generated_tokens - 1);
     assert!(written.iter().all(|t| t.message == Some((w.chat.clone(), first.id)) && t.text == first.text[t.bytes.clone()]));
@@ -258,6 +271,32 @@ fn a_second_mind_without_its_model_is_told_and_the_answer_stays() {
     w.say("What is the capital of France?");
     assert_eq!(w.roles(), "ua");
     assert!(matches!(w.problems()[..], [words] if words.contains("Bo") && words.contains("other.gguf")), "{:?}", w.notices);
+}
+
+#[test]
+fn a_second_mind_may_be_another_model() {
+    let path = std::env::temp_dir().join(format!("pleiad-second-mind-{}.gguf", std::process::id()));
+    std::fs::write(&path, pleiad_models::TINY_GGUF).unwrap();
+    let source = Source::Path(path.clone());
+    let mut setup = duet(DuetKind::Review, Duet::default().turns);
+    setup.duet.model = Some(source.key());
+    let mut w = World::new(setup, true);
+    w.load_from(source.clone());
+    w.say("What is the capital of France?");
+    let said: Vec<_> = w.path().into_iter().skip(1).map(|m| (m.author.unwrap(), m.answer.unwrap())).collect();
+    // By itself a review is followed by the correction that it asks for.
+    let authors: Vec<_> = said.iter().map(|(author, a)| (author.as_str(), a.second)).collect();
+    assert_eq!(authors, [("Ada", false), ("Bo", true), ("Ada", false)], "{:?}", w.notices);
+    assert!(w.problems().is_empty());
+    // Each has a cache of its own: what the first has read is new to the second, and is still there for its own next turn.
+    let reused: Vec<_> = said.iter().map(|(_, a)| a.stats.unwrap().reused_tokens).collect();
+    assert!(reused[1] == 0 && reused[2] > 0, "{reused:?}");
+    // Once it is let go, its turn is told of and the answer stays.
+    w.models.unload(&source.key());
+    w.say("And of Italy?");
+    assert_eq!(w.roles(), "uaaaua");
+    assert!(matches!(w.problems()[..], [words] if words.contains("Bo")), "{:?}", w.notices);
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

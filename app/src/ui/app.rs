@@ -18,7 +18,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use eframe::{
     Frame,
-    egui::{Context, Ui, Visuals},
+    egui::{Context, Event, Rect, Ui, Visuals},
 };
 use pleiad_runtime::engine::GenerationStats;
 use web_time::{Duration, Instant};
@@ -128,6 +128,14 @@ pub struct App {
     last_model: Option<Source>,
     /// Bytes of memory that parts of the program take, by name.
     memory: Vec<(String, u64)>,
+    /// What was typed behind a command, and in how many frames it is given to what the command opens.
+    typed: Option<(Vec<Event>, u8)>,
+    /// Whether something lay over the page in the last frame.
+    was_covered: bool,
+    /// In how many frames the box to write in gets the focus back; 0: nobody lost it.
+    refocus: u8,
+    /// Where the page was in the last frame.
+    page_rect: Rect,
     started: Instant,
 
     chat_view: ChatView,
@@ -193,6 +201,10 @@ impl App {
             asked: None,
             last_model: None,
             memory: Vec::new(),
+            typed: None,
+            was_covered: false,
+            refocus: 0,
+            page_rect: Rect::NOTHING,
             started: Instant::now(),
             chat_view: ChatView::default(),
             sidebar: SidebarView::default(),
@@ -279,13 +291,15 @@ impl App {
     pub fn show(&mut self, ui: &mut Ui) {
         let begun = Instant::now();
         let ctx = ui.ctx().clone();
-        let mut out = self.commands_pressed(&ctx);
+        self.hold_typed(&ctx);
+        let mut out: Vec<Action> = self.command_pressed(&ctx).into_iter().collect();
         self.take_dropped(&ctx, &mut out);
         self.layout_ui(ui, &mut out);
         self.overlays_ui(&ctx, &mut out);
         for action in out {
             self.act(&ctx, action);
         }
+        self.return_focus(&ctx);
         if cfg!(not(target_arch = "wasm32")) {
             self.remember_window(&ctx);
         }

@@ -412,10 +412,11 @@ impl Command {
         }
     }
 
-    /// The commands whose shortcuts were pressed in this frame; keys of others are left to who else wants them.
-    pub fn pressed(ctx: &Context, enabled: &dyn Fn(Self) -> bool) -> Vec<Self> {
+    /// The first command whose shortcut was pressed in this frame; other keys are left to who else wants them. What was typed
+    /// behind it is taken out of the input and added to `behind`: it is for what the command opens.
+    pub fn pressed(ctx: &Context, enabled: &dyn Fn(Self) -> bool, behind: &mut Vec<Event>) -> Option<Self> {
         if !ctx.input(|i| i.events.iter().any(|e| matches!(e, Event::Key { pressed: true, .. }))) {
-            return Vec::new();
+            return None;
         }
         // Longer shortcuts first: Ctrl+Shift+C is no Ctrl+C.
         let all = Self::here().filter(|&c| enabled(c));
@@ -427,8 +428,39 @@ impl Command {
         all.sort_by_key(|(s, _)| {
             std::cmp::Reverse([s.modifiers.shift, s.modifiers.alt, s.modifiers.command].map(u8::from).iter().sum::<u8>())
         });
-        ctx.input_mut(|i| all.into_iter().filter(|(s, _)| i.consume_shortcut(s)).map(|(_, c)| c).collect())
+        ctx.input_mut(|i| take(&mut i.events, &all, behind))
     }
+}
+
+/// Whether an event writes something, or may.
+pub fn is_typing(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Key { pressed: true, .. } | Event::Text(_) | Event::Ime(_) | Event::Paste(_) | Event::Copy | Event::Cut
+    )
+}
+
+/// Takes the first shortcut out of the events of a frame, and what was typed behind it.
+fn take(events: &mut Vec<Event>, all: &[(KeyboardShortcut, Command)], behind: &mut Vec<Event>) -> Option<Command> {
+    let mut taken = None;
+    // Some systems send the character of Alt+2 along with the key.
+    let mut own_text = false;
+    events.retain(|event| {
+        let own = std::mem::take(&mut own_text) && matches!(event, Event::Text(text) if text.chars().count() == 1);
+        if taken.is_some() {
+            if is_typing(event) && !own {
+                behind.push(event.clone());
+            }
+            return !is_typing(event);
+        }
+        let Event::Key { key, modifiers, pressed: true, .. } = event else { return true };
+        let found = all.iter().find(|(s, _)| s.logical_key == *key && modifiers.matches_logically(s.modifiers));
+        if let Some((shortcut, command)) = found {
+            (taken, own_text) = (Some(*command), shortcut.modifiers.alt);
+        }
+        found.is_none()
+    });
+    taken
 }
 
 #[cfg(test)]

@@ -36,6 +36,17 @@ impl Want {
             Self::Save { .. } => "Save",
         }
     }
+
+    /// What a path for it looks like.
+    pub fn example(&self) -> &'static str {
+        match self {
+            Self::Model { folder: true } => "/home/me/models/DeepSeek-V2-Lite",
+            Self::Model { folder: false } => "/home/me/model.gguf",
+            Self::Chats => "/home/me/conversation.json",
+            Self::Trace => "/home/me/experts.csv",
+            Self::Save { .. } => "/home/me/file",
+        }
+    }
 }
 
 /// What became of a wish.
@@ -109,14 +120,14 @@ impl PathLine {
 
     /// Draws it, if it is open. Returns the path when a person has typed one.
     pub fn show(&mut self, ctx: &Context) -> Option<(Want, String)> {
-        let title = self.want.as_ref()?.title();
+        let (title, example) = self.want.as_ref().map(|w| (w.title(), w.example()))?;
         let mut done = false;
         let response = egui::Modal::new(egui::Id::unique("path line")).show(ctx, |ui| {
             ui.set_width((ui.ctx().content_rect().width() - 4.0 * theme::PAD).min(480.0));
             ui.heading(title);
             ui.label("This system offers no file dialog. Type a path.");
-            let edit =
-                ui.add(egui::TextEdit::singleline(&mut self.path).desired_width(f32::INFINITY).hint_text("/home/me/model.gguf"));
+            let edit = egui::TextEdit::singleline(&mut self.path).desired_width(f32::INFINITY).hint_text(example);
+            let edit = ui.add(edit);
             super::parts::named(&edit, egui::Role::TextInput, "Path");
             if std::mem::take(&mut self.fresh) {
                 edit.request_focus();

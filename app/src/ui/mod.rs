@@ -24,6 +24,7 @@
 //! | [`fonts`] | the fonts of formulas |
 //! | [`toasts`] | what went wrong, and what can be undone |
 //! | [`journal`] | the log |
+//! | [`plots`] | marks on the axes of plots |
 //! | [`parts`] | small things that several panels draw |
 
 pub mod action;
@@ -40,6 +41,7 @@ pub mod palette;
 pub mod parts;
 pub mod performance;
 pub mod picker;
+pub mod plots;
 pub mod preferences;
 pub mod setup;
 pub mod sidebar;

@@ -99,7 +99,7 @@ impl PaletteView {
         if up {
             self.at = self.at.checked_sub(1).unwrap_or(last);
         }
-        let mut chosen = self.found.get(self.at).filter(|_| enter).map(|f| f.command);
+        let mut chosen = None;
         let id = Id::unique("command palette");
         let area = Modal::default_area(id).anchor(Align2::CENTER_TOP, Vec2::new(0.0, (screen.height() * 0.1).min(72.0)));
         let modal = Modal::new(id).area(area).show(ctx, |ui| {
@@ -112,6 +112,8 @@ impl PaletteView {
             if search.changed() {
                 self.find();
             }
+            // What was written in the same frame counts.
+            chosen = self.found.get(self.at).filter(|_| enter).map(|f| f.command);
             ui.add_space(4.0);
             if self.found.is_empty() {
                 ui.label(parts::muted(ui, "No command matches."));

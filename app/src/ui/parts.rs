@@ -1,6 +1,6 @@
 //! Small things that several panels draw.
 
-use egui::{self, Color32, Response, RichText, Role, Ui, Vec2, WidgetInfo};
+use egui::{self, Color32, CornerRadius, Rect, Response, RichText, Role, Sense, Ui, Vec2, WidgetInfo};
 
 use super::{Theme, theme};
 
@@ -38,6 +38,11 @@ pub fn section(ui: &mut Ui, title: &str) {
     named(&response, Role::Heading, title);
 }
 
+/// How much larger text is than by itself.
+pub fn text_scale(style: &egui::Style) -> f32 {
+    style.text_styles.get(&egui::TextStyle::Body).map_or(1.0, |font| font.size / theme::BODY)
+}
+
 /// Draws on a card.
 pub fn card<R>(ui: &mut Ui, add: impl FnOnce(&mut Ui) -> R) -> R {
     let t = Theme::of(ui.ctx());
@@ -60,6 +65,22 @@ pub fn chip(ui: &mut Ui, text: &str, colour: Color32, tooltip: &str) -> Response
         .show(ui, |ui| ui.label(RichText::new(text).color(colour).text_style(Theme::small())))
         .inner
         .on_hover_text(tooltip)
+}
+
+/// How much of something is done or full, from 0 to 1, on a track that shows the rest. Its name is for the caller to give.
+pub fn meter(ui: &mut Ui, share: f32, size: Vec2, colour: Color32) -> Response {
+    let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
+    if ui.is_rect_visible(rect) {
+        let round = CornerRadius::same((rect.height() / 2.0).min(f32::from(theme::ROUND_SMALL)) as u8);
+        ui.painter().rect_filled(rect, round, Theme::of(ui.ctx()).track);
+        let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+        if share > 0.0 {
+            // Of a little there is a dot at least.
+            let width = (share * rect.width()).max(rect.height()).min(rect.width());
+            ui.painter().rect_filled(Rect::from_min_size(rect.min, Vec2::new(width, rect.height())), round, colour);
+        }
+    }
+    response
 }
 
 /// A duration for people: "12 ms", "0.8 s", "12 s", "3 min 5 s".

@@ -3,13 +3,14 @@
 mod answers;
 mod devices;
 mod frames;
+mod stages;
 #[cfg(test)]
 mod tests;
 
-use egui::{Grid, RichText, Role, ScrollArea, Ui, vec2};
+use egui::{Color32, Grid, Label, RichText, Role, ScrollArea, TextStyle, Ui, vec2};
 use pleiad_runtime::{
     Activations,
-    engine::{EngineInfo, GenerationStats},
+    engine::{EngineInfo, GenerationStats, MemoryUse},
     experts::{
         ExpertReport,
         bank::BankKind,
@@ -29,7 +30,7 @@ use crate::{
 
 /// Widest page, in points.
 const WIDEST: f32 = 1240.0;
-/// From this width on, cards stand in two columns.
+/// From this width on, cards stand in two columns, at the usual size of text.
 const TWO_COLUMNS: f32 = 940.0;
 
 /// What the page is drawn from.
@@ -65,20 +66,27 @@ impl PerformanceView {
             let heading = ui.heading("Performance");
             parts::named(&heading, Role::Heading, "Performance");
             ui.add_space(theme::GAP);
-            if ui.available_width() < TWO_COLUMNS {
+            if ui.available_width() < TWO_COLUMNS * parts::text_scale(ui.style()).max(1.0) {
                 models_ui(ui, cx, out);
+                stages::stages_ui(ui, cx.answers.last());
                 answers::answers_ui(ui, cx.answers);
                 devices::devices_ui(ui, cx.devices, cx.page, out);
                 program_ui(ui, cx.memory);
                 frames::frames_ui(ui, cx.frames, &mut self.sorted);
                 return;
             }
+            // Columns justify what is in them, texts too.
             ui.columns_const(|[left, right]| {
-                models_ui(left, cx, out);
-                devices::devices_ui(left, cx.devices, cx.page, out);
-                program_ui(left, cx.memory);
-                answers::answers_ui(right, cx.answers);
-                frames::frames_ui(right, cx.frames, &mut self.sorted);
+                left.vertical(|ui| {
+                    models_ui(ui, cx, out);
+                    devices::devices_ui(ui, cx.devices, cx.page, out);
+                    program_ui(ui, cx.memory);
+                });
+                right.vertical(|ui| {
+                    stages::stages_ui(ui, cx.answers.last());
+                    answers::answers_ui(ui, cx.answers);
+                    frames::frames_ui(ui, cx.frames, &mut self.sorted);
+                });
             });
         });
     }
@@ -99,17 +107,25 @@ fn card(ui: &mut Ui, title: &str, add: impl FnOnce(&mut Ui)) {
 
 /// Rows of a name and a value.
 fn facts_ui<'a>(ui: &mut Ui, salt: (&str, &str), facts: impl IntoIterator<Item = (&'a str, String)>) {
-    let wide = ui.available_width();
+    let facts: Vec<(&str, String)> = facts.into_iter().collect();
+    let font = TextStyle::Body.resolve(ui.style());
+    let width = |name: &str| ui.painter().layout_no_wrap(name.to_owned(), font.clone(), Color32::WHITE).size().x;
+    // Values have what names leave of the card, and break there.
+    let names = facts.iter().map(|(name, _)| width(name)).fold(0.0, f32::max);
+    let values = (ui.available_width() - names - theme::PAD - 2.0).max(60.0);
     Grid::new(salt)
         .num_columns(2)
         .striped(false)
         .min_row_height(0.0)
-        .max_col_width(wide * 0.66)
+        .max_col_width(values.max(names))
         .spacing(vec2(theme::PAD, 3.0))
         .show(ui, |ui| {
             for (name, value) in facts {
                 ui.label(parts::muted(ui, name));
-                ui.label(value);
+                ui.scope(|ui| {
+                    ui.set_max_width(values);
+                    ui.add(Label::new(value).wrap());
+                });
                 ui.end_row();
             }
         });
@@ -156,7 +172,8 @@ fn models_ui(ui: &mut Ui, cx: &PerformanceContext<'_>, out: &mut Vec<Action>) {
             let title = if i == 0 { "Model" } else { "Second model" };
             card(ui, title, |ui| model_ui(ui, model));
             let report = model.engine.experts();
-            card(ui, "Memory", |ui| memory_card_ui(ui, model.engine.info(), report.as_ref(), cx.page));
+            let memory = model.engine.memory();
+            card(ui, "Memory", |ui| memory_card_ui(ui, model.engine.info(), report.as_ref(), memory, cx.page));
             if let Some(report) = &report {
                 card(ui, "Missing experts", |ui| misses_ui(ui, report));
             }
@@ -193,18 +210,20 @@ fn model_ui(ui: &mut Ui, model: &LoadedModel) {
 }
 
 /// The parts of the memory, as far as they are known of a model that runs.
-fn shares(info: &EngineInfo, report: Option<&ExpertReport>) -> Vec<Share> {
+fn shares(info: &EngineInfo, report: Option<&ExpertReport>, memory: MemoryUse) -> Vec<Share> {
+    let (cache, work) = (memory.cache_bytes, memory.work_bytes);
     let Some(r) = report else {
         // Without a report everything is computed from host memory.
-        return vec![Share { what: "weights", device: 0, host: info.weight_bytes }];
+        let host = |what, host| Share { what, device: 0, host };
+        return vec![host("weights", info.weight_bytes), host("latent cache", cache), host("working memory", work)];
     };
     // The weights of a GPU are those that are not experts, and the slots.
     let weights = info.weight_bytes.saturating_sub(r.slot_bytes);
-    let rest = r.device_bytes.saturating_sub(info.weight_bytes);
     vec![
         Share { what: "weights without experts", device: weights, host: 0 },
         Share { what: "experts", device: r.slot_bytes, host: host_bytes(r) },
-        Share { what: "latent cache and working memory", device: rest, host: 0 },
+        Share { what: "latent cache", device: cache, host: 0 },
+        Share { what: "working memory", device: work, host: 0 },
     ]
 }
 
@@ -226,9 +245,26 @@ fn bank_name(bank: BankKind) -> &'static str {
     }
 }
 
-fn memory_card_ui(ui: &mut Ui, info: &EngineInfo, report: Option<&ExpertReport>, page: bool) {
+/// How full the latent cache is.
+fn cache_ui(ui: &mut Ui, memory: MemoryUse) {
+    if memory.positions == 0 {
+        return;
+    }
+    let share = memory.taken as f64 / memory.positions as f64;
+    let (taken, all) = (parts::count(memory.taken as u64), parts::count(memory.positions as u64));
+    let words = format!("Latent cache: {taken} of {all} positions hold tokens, {:.0} %", 100.0 * share);
+    let colour = Theme::of(ui.ctx()).plots[2];
+    ui.horizontal_wrapped(|ui| {
+        let bar = parts::meter(ui, share as f32, vec2(72.0, 6.0), colour);
+        parts::named(&bar, Role::Meter, &words);
+        ui.label(parts::small(ui, &words)).on_hover_text("Of all conversations; what they begin with alike is there once");
+    });
+}
+
+fn memory_card_ui(ui: &mut Ui, info: &EngineInfo, report: Option<&ExpertReport>, memory: MemoryUse, page: bool) {
     let in_file = page && report.is_some_and(|r| r.bank != Some(BankKind::Memory));
-    memory_ui(ui, &shares(info, report), if in_file { Elsewhere::File } else { Elsewhere::Host });
+    memory_ui(ui, &shares(info, report, memory), if in_file { Elsewhere::File } else { Elsewhere::Host });
+    cache_ui(ui, memory);
     let Some(r) = report else {
         ui.label(parts::small(ui, "The CPU computes everything from host memory."));
         return;

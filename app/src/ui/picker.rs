@@ -9,12 +9,10 @@ mod tests;
 
 use std::sync::Arc;
 
-use egui::{
-    Align, Button, Context, Frame, Id, Label, Layout, Modal, ProgressBar, Response, RichText, Role, ScrollArea, Ui, vec2,
-};
+use egui::{Align, Button, Context, Frame, Id, Label, Layout, Modal, Response, RichText, Role, ScrollArea, Ui, vec2};
 
 pub(super) use controls::{ONE_WAY, way_name};
-pub(super) use memory::{Elsewhere, memory_ui};
+pub(super) use memory::{Elsewhere, Hatch, memory_ui, part_ui};
 use shelf::ShelfView;
 
 use super::{Action, Theme, parts, theme};
@@ -29,6 +27,8 @@ const WIDEST: f32 = 880.0;
 const LIST: f32 = 250.0;
 /// Below this width it stands above.
 const STACKED: f32 = 620.0;
+/// Height of what scrolls with a model of the usual kind.
+const USUAL: f32 = 480.0;
 /// Height of what does not scroll: heading, buttons, margins.
 const AROUND: f32 = 130.0;
 
@@ -104,7 +104,11 @@ impl PickerView {
             let heading = ui.heading("Models");
             parts::named(&heading, Role::Heading, "Models");
             ui.add_space(theme::GAP);
-            ScrollArea::vertical().max_height(height).auto_shrink([false, true]).show(ui, |ui| {
+            // As high as with a model in it: what is pointed at stays where it is while one is looked at.
+            let usual = height.min(USUAL);
+            let scroll = ScrollArea::vertical().max_height(height).min_scrolled_height(usual);
+            scroll.auto_shrink([false, true]).show(ui, |ui| {
+                ui.set_min_height(usual);
                 if width < STACKED {
                     self.list_ui(ui, cx, out);
                     ui.separator();
@@ -337,7 +341,7 @@ fn loading_ui(ui: &mut Ui, loading: &Loading, out: &mut Vec<Action>) {
         ui.label(format!("Loading {}", loading.source.name()));
         let doing = if loading.doing.is_empty() { "Getting ready" } else { &loading.doing };
         if let Some(share) = loading.share() {
-            let bar = ui.add(ProgressBar::new(share as f32).desired_height(14.0).corner_radius(theme::ROUND_SMALL));
+            let bar = parts::meter(ui, share as f32, vec2(ui.available_width(), 10.0), Theme::of(ui.ctx()).accent);
             parts::named(&bar, Role::ProgressIndicator, &format!("{doing}, {:.0} %", share * 100.0));
             ui.label(parts::small(ui, format!("{doing}: {}", progress(loading))));
         } else {
@@ -376,6 +380,10 @@ fn price_ui(ui: &mut Ui, price: &Price, on_cpu: bool, elsewhere: Elsewhere, host
     }
     if let Some(why) = host_warning(price.totals().1, host) {
         ui.label(RichText::new(why).color(t.warn));
+    }
+    if let Some(from) = price.drafts_from.filter(|_| price.problem.is_none()) {
+        let why = format!("Drafts are off: the module that makes them fits from {} on", parts::bytes(from));
+        ui.label(parts::muted(ui, why)).on_hover_text("Without it a token a step is written; answers are the same");
     }
     if let Some(advice) = &price.advice {
         ui.label(parts::muted(ui, advice.as_str()));

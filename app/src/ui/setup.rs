@@ -117,7 +117,7 @@ fn duet_ui(ui: &mut Ui, duet: &Duet, models: &[(String, String)]) -> Option<Duet
         return changed.then_some(new);
     }
     for (kind, name, explanation) in [
-        (DuetKind::Review, "Reviews", "It reads the answer, says what is wrong, and the first corrects it"),
+        (DuetKind::Review, "Reviews", "It reads the answer and says what is wrong; with two turns the first then corrects it"),
         (DuetKind::Talk, "Talks", "The two talk with each other, turn by turn"),
     ] {
         changed |= inputs::choice(ui, &mut new.kind, kind, name, explanation);

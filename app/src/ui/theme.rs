@@ -22,6 +22,8 @@ pub struct Theme {
     pub field: Color32,
     /// Thin lines between things.
     pub line: Color32,
+    /// What is empty of a meter.
+    pub track: Color32,
     /// Text.
     pub text: Color32,
     /// Text that matters less.
@@ -59,6 +61,7 @@ const DARK: Theme = Theme {
     raised: rgb(0x1c222d),
     field: rgb(0x0b0e13),
     line: rgb(0x2b3340),
+    track: rgb(0x434d5e),
     text: rgb(0xd5dbe6),
     muted: rgb(0x8f9bb0),
     strong: rgb(0xf4f7fc),
@@ -80,6 +83,7 @@ const LIGHT: Theme = Theme {
     raised: rgb(0xeef1f6),
     field: rgb(0xffffff),
     line: rgb(0xd5dce6),
+    track: rgb(0xb9c3d1),
     text: rgb(0x222a36),
     muted: rgb(0x5d6a7e),
     strong: rgb(0x0b111a),
@@ -94,6 +98,8 @@ const LIGHT: Theme = Theme {
     plots: [rgb(0x1f5fc4), rgb(0xb45f06), rgb(0x7b3fb3)],
 };
 
+/// Size of running text where settings do not change it, in points.
+pub const BODY: f32 = 14.5;
 /// Space between things that belong together, in points.
 pub const GAP: f32 = 8.0;
 /// Space inside panels and cards.
@@ -194,7 +200,7 @@ fn set_sizes(style: &mut egui::Style, settings: &Settings) {
     let font = |size: f32, family: FontFamily| FontId::new(size * scale, family);
     style.text_styles = [
         (TextStyle::Small, font(11.5, FontFamily::Proportional)),
-        (TextStyle::Body, font(14.5, FontFamily::Proportional)),
+        (TextStyle::Body, font(BODY, FontFamily::Proportional)),
         (TextStyle::Button, font(14.0, FontFamily::Proportional)),
         (TextStyle::Heading, font(20.0, FontFamily::Proportional)),
         (TextStyle::Monospace, font(13.0, FontFamily::Monospace)),
@@ -239,6 +245,13 @@ mod tests {
             }
             assert!(contrast(t.on_accent, t.accent) >= 4.5);
             assert!(contrast(t.strong, t.accent_soft) >= 4.5 && contrast(t.text, t.mark) >= 4.5);
+            // What is empty of a meter, on what it stands on and beside what is full of it.
+            for on in [t.page, t.panel, t.raised, t.bubble] {
+                assert!(contrast(t.track, on) >= 1.4, "{on:?}: {:.2}", contrast(t.track, on));
+            }
+            for full in [t.accent, t.muted, t.warn, t.bad] {
+                assert!(contrast(t.track, full) >= 1.4, "{full:?}: {:.2}", contrast(t.track, full));
+            }
             for plot in t.plots {
                 assert!(contrast(plot, t.panel) >= 3.0);
             }

@@ -1,6 +1,9 @@
-//! What went wrong, and what can be undone: short notes that come and go.
+//! What went wrong, and what can be undone: short notes that come and go. Problems stay until they are dismissed, and have room of
+//! their own in the window; the others float over the page for some seconds.
 
-use egui::{self, Align2, Area, Button, Context, Frame, Id, Label, Order, RichText, Role, Stroke, Ui, Vec2, accesskit};
+use egui::{
+    self, Align2, Area, Button, Context, Frame, Id, Label, Order, Rect, RichText, Role, ScrollArea, Stroke, Ui, accesskit, pos2,
+};
 use web_time::{Duration, Instant};
 
 use super::{Action, Theme, icons::Icon, parts, theme};
@@ -13,8 +16,10 @@ const OFFER_STAYS: f64 = 10.0;
 const MOST: usize = 5;
 /// A note that comes again within this time is counted rather than shown twice.
 const SAME: Duration = Duration::from_secs(1);
-/// Widest note, in points.
+/// Widest note that floats, in points.
 const WIDTH: f32 = 380.0;
+/// Most of the window's height that problems take.
+const SHARE: f32 = 0.35;
 
 /// What a note is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,51 +81,61 @@ impl Toasts {
         self.notes.push(Note { serial: self.serials, tone, text, offer, times: 1, left, added, fresh: true });
     }
 
-    /// Draws the notes over everything else. Problems stay until they are dismissed, others for some seconds; those pointed
-    /// at stay. Screen readers hear each once.
-    pub fn show(&mut self, ctx: &Context, out: &mut Vec<Action>) {
+    /// Whether there are problems to show.
+    pub fn has_problems(&self) -> bool {
+        self.notes.iter().any(|n| n.tone == Tone::Problem)
+    }
+
+    /// Draws the problems, in room of their own: they stay until they are dismissed, and cover nothing. Screen readers hear each
+    /// once.
+    pub fn problems_ui(&mut self, ui: &mut Ui, out: &mut Vec<Action>) {
+        let most = ui.ctx().content_rect().height() * SHARE;
+        ScrollArea::vertical().id_salt("problems").max_height(most).auto_shrink([false, true]).show(ui, |ui| {
+            self.notes_ui(ui, Tone::Problem, out);
+        });
+    }
+
+    /// Draws the notes of a tone, the latest of them. The one that is pointed at, if one is.
+    fn notes_ui(&mut self, ui: &mut Ui, tone: Tone, out: &mut Vec<Action>) -> Option<u64> {
+        let folded = self.folded(tone);
+        let all = folded > 0 && folded_ui(ui, folded);
+        let (mut dismissed, mut pointed) = (None, None);
+        for note in self.notes.iter_mut().filter(|n| n.tone == tone).skip(folded) {
+            let (held, done) = ui.push_id(note.serial, |ui| note.show(ui, out)).inner;
+            pointed = pointed.or(held.then_some(note.serial));
+            dismissed = dismissed.or(done.then_some(note.serial));
+        }
+        self.notes.retain(|n| !(all && n.tone == tone) && Some(n.serial) != dismissed);
+        if all || dismissed.is_some() {
+            ui.ctx().request_repaint();
+        }
+        pointed
+    }
+
+    /// How many notes of a tone are folded away.
+    fn folded(&self, tone: Tone) -> usize {
+        self.notes.iter().filter(|n| n.tone == tone).count().saturating_sub(MOST)
+    }
+
+    /// Draws what is no problem, at the lower end of `area`: it stays for some seconds, or while it is pointed at.
+    pub fn show(&mut self, ctx: &Context, area: Rect, out: &mut Vec<Action>) {
         let now = ctx.input(|i| i.time);
         let elapsed = (now - self.last).max(0.0);
         self.last = now;
         self.age(elapsed);
-        if self.notes.is_empty() {
+        if !self.notes.iter().any(|n| n.tone == Tone::Info) {
             self.held = None;
             return;
         }
-        let screen = ctx.content_rect();
-        let narrow = screen.width() < theme::NARROW;
-        let width = WIDTH.min(screen.width() - 2.0 * theme::PAD);
-        let (align, offset) = if narrow {
-            (Align2::CENTER_BOTTOM, Vec2::new(0.0, -theme::PAD))
-        } else {
-            (Align2::RIGHT_BOTTOM, Vec2::splat(-theme::PAD))
-        };
-        let folded = self.notes.len().saturating_sub(MOST);
-        let mut dismissed = None;
-        let mut all = false;
-        self.held = None;
-        Area::new(Id::unique("toasts")).order(Order::Tooltip).anchor(align, offset).show(ctx, |ui| {
+        let area = if area.is_positive() { area } else { ctx.content_rect() };
+        let width = WIDTH.min(area.width() - 2.0 * theme::PAD).max(120.0);
+        let place = pos2(area.center().x, area.bottom() - theme::GAP);
+        let notes = Area::new(Id::unique("toasts")).order(Order::Tooltip).pivot(Align2::CENTER_BOTTOM).fixed_pos(place);
+        let shown = notes.show(ctx, |ui| {
             ui.set_width(width);
-            if folded > 0 {
-                all = folded_ui(ui, folded);
-            }
-            for note in self.notes.iter_mut().skip(folded) {
-                let (held, done) = ui.push_id(note.serial, |ui| note.show(ui, out)).inner;
-                if held {
-                    self.held = Some(note.serial);
-                }
-                if done {
-                    dismissed = Some(note.serial);
-                }
-            }
+            self.notes_ui(ui, Tone::Info, out)
         });
-        if all {
-            self.notes.clear();
-        }
-        self.notes.retain(|n| Some(n.serial) != dismissed);
-        if all || dismissed.is_some() {
-            ctx.request_repaint();
-        }
+        self.held = shown.inner;
         // The next frame that notes need is the one in which the next of them goes.
         let next = self.ages().map(|n| n.left).fold(f64::INFINITY, f64::min);
         if next.is_finite() {
@@ -140,13 +155,9 @@ impl Toasts {
 
     /// Those for which time passes: an offer that nobody can see does not run out.
     fn ages(&self) -> impl Iterator<Item = &Note> {
-        let folded = self.notes.len().saturating_sub(MOST);
-        let held = self.held;
-        self.notes
-            .iter()
-            .enumerate()
-            .filter(move |(i, n)| (*i >= folded || n.offer.is_none()) && Some(n.serial) != held)
-            .map(|(_, n)| n)
+        let (folded, held) = (self.folded(Tone::Info), self.held);
+        let notes = self.notes.iter().filter(|n| n.tone == Tone::Info).enumerate();
+        notes.filter(move |(i, n)| (*i >= folded || n.offer.is_none()) && Some(n.serial) != held).map(|(_, n)| n)
     }
 
     /// Lets time pass.
@@ -249,10 +260,13 @@ mod tests {
         for (tone, text, offer) in notes {
             toasts.add(*tone, *text, offer.clone());
         }
-        Harness::builder()
-            .with_size([900.0, 600.0])
-            .with_step_dt(0.5)
-            .build_ui_state(|ui, s: &mut State| s.0.show(ui.ctx(), &mut s.1), (toasts, Vec::new()))
+        Harness::builder().with_size([900.0, 600.0]).with_step_dt(0.5).build_ui_state(
+            |ui, s: &mut State| {
+                s.0.problems_ui(ui, &mut s.1);
+                s.0.show(ui.ctx(), Rect::NOTHING, &mut s.1);
+            },
+            (toasts, Vec::new()),
+        )
     }
 
     fn undo() -> Option<Offer> {

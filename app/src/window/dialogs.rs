@@ -99,6 +99,24 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(&part, bytes).and_then(|()| fs::rename(&part, path)).inspect_err(|_| drop(fs::remove_file(&part)))
 }
 
+/// Why a file cannot be had, in words; those of the system where there are no better ones.
+fn words(e: &io::Error) -> String {
+    use io::ErrorKind::*;
+    match e.kind() {
+        NotFound => "there is no such file or directory".into(),
+        PermissionDenied => "this is not permitted".into(),
+        IsADirectory => "it is a directory".into(),
+        NotADirectory => "a part of the path is no directory".into(),
+        StorageFull => "the disk is full".into(),
+        ReadOnlyFilesystem => "the disk is read-only".into(),
+        _ => {
+            let text = e.to_string();
+            // The system's number says nothing to people.
+            text.split(" (os error").next().unwrap_or(&text).to_owned()
+        }
+    }
+}
+
 /// Does what the file was wanted for.
 fn done(want: Want, path: &Path) -> Got {
     let place = path.display().to_string();
@@ -106,13 +124,13 @@ fn done(want: Want, path: &Path) -> Got {
         Want::Model { .. } => Got::Model(fs::canonicalize(path).map_or(place, |p| p.display().to_string())),
         Want::Save { bytes, .. } => match write(path, &bytes) {
             Ok(()) => Got::Saved(place),
-            Err(e) => Got::Failed(format!("{place}: {e}")),
+            Err(e) => Got::Failed(format!("{place} could not be written: {}", words(&e))),
         },
         want => match fs::metadata(path).map(|m| m.len()) {
             Ok(size) if size > MOST_BYTES => Got::Failed(format!("{place}: {size} bytes are more than such a file can have")),
             _ => match fs::read(path) {
                 Ok(bytes) => Got::Read(want, path.file_name().map_or(place, |n| n.to_string_lossy().into_owned()), bytes),
-                Err(e) => Got::Failed(format!("{place}: {e}")),
+                Err(e) => Got::Failed(format!("{place} cannot be opened: {}", words(&e))),
             },
         },
     }
@@ -146,7 +164,13 @@ mod tests {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         assert_eq!(done(Want::Chats, &path), Got::Read(Want::Chats, name, b"[]".to_vec()));
         fs::remove_file(&path).unwrap();
-        assert!(matches!(done(Want::Chats, &path), Got::Failed(words) if words.contains("pleiad-dialogs")));
+        let gone = done(Want::Chats, &path);
+        let told = format!("{} cannot be opened: there is no such file or directory", path.display());
+        assert_eq!(gone, Got::Failed(told));
+        let below = done(Want::Save { name: "x".into(), bytes: Vec::new() }, &path.join("y"));
+        assert!(matches!(below, Got::Failed(words) if words.ends_with("no such file or directory")));
+        assert!(matches!(done(Want::Trace, &std::env::temp_dir()), Got::Failed(words) if words.ends_with("it is a directory")));
+        assert_eq!(words(&io::Error::from_raw_os_error(5)).find("os error"), None);
         assert_eq!(typed_path(" \"/a b\" "), PathBuf::from("/a b"));
         assert!(typed_path("~/x").ends_with("x") && !typed_path("~/x").starts_with("~"));
     }

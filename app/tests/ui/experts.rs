@@ -62,6 +62,23 @@ fn hovering_a_word_lights_its_experts() {
 }
 
 #[test]
+fn hovering_a_word_of_the_question_lights_the_experts_that_read_it() {
+    let mut harness = ready("hover-question");
+    let question = "What is the capital of France?";
+    ask_and_wait(&mut harness, question);
+    // The title has the same words; the bubble is in the conversation.
+    let label = harness.query_all_by_label(question).map(|n| n.rect()).find(|r| r.left() > 260.0 && r.top() > 45.0).unwrap();
+    harness.hover_at(label.left_center() + egui::vec2(12.0, 0.0));
+    harness.run_steps(4);
+    let pointed = harness.state().pointed().cloned().expect("nothing is pointed at");
+    let asked = crate::stage::shown(harness.state())[0].id;
+    assert_eq!((pointed.message, &question[pointed.bytes.clone()]), (asked, "What"));
+    let tokens = harness.state().activity().unwrap().tokens();
+    let token = tokens.under(Some(&pointed.chat), pointed.message, pointed.bytes.start).and_then(|n| tokens.get(n)).unwrap();
+    assert!(token.phase == Phase::Prompt && !token.choices.is_empty() && token.text.contains('W'), "{token:?}");
+}
+
+#[test]
 fn prompt_packs_are_read_and_compared() {
     let mut harness = ready("packs");
     let ctx = harness.ctx.clone();

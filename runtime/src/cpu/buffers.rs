@@ -44,6 +44,16 @@ impl Prepared {
         Self { plan: plan.clone(), buffers }
     }
 
+    /// Bytes of its activations.
+    pub fn bytes(&self) -> usize {
+        let of = |b: &Buffer| match b {
+            Buffer::F32(v) => size_of_val(v.as_slice()),
+            Buffer::U32(v) => size_of_val(v.as_slice()),
+            Buffer::Q8(q) => q.bytes(),
+        };
+        self.buffers.iter().map(of).sum()
+    }
+
     pub fn width(&self, act: Act) -> usize {
         self.plan.decl(act).width
     }

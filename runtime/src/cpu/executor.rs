@@ -6,6 +6,7 @@ use pleiad_models::{
     Matrix, Tensor,
     weights::{ExpertPart, Experts},
 };
+use web_time::Instant;
 
 use super::{
     buffers::{Cache, Prepared},
@@ -159,8 +160,15 @@ impl CpuExecutor {
         };
         let ops = std::mem::take(&mut prepared.plan.ops);
         let mut output = StepOutput::default();
+        let (mut clock, mut drafting) = (Instant::now(), false);
         for op in &ops {
             self.run(op, &mut prepared, tokens, &mut output);
+            // What follows in a plan is the work of the module that drafts.
+            drafting |= matches!(op, Op::Shift { .. });
+            let now = Instant::now();
+            let nanos = now.duration_since(clock).as_nanos() as u64;
+            *self.time_of(op, drafting) += nanos;
+            clock = now;
         }
         self.stats.dispatches += ops.len() as u64;
         prepared.plan.ops = ops;
@@ -232,6 +240,29 @@ impl CpuExecutor {
     /// What the device did so far.
     pub fn stats(&self) -> DeviceStats {
         self.stats
+    }
+
+    /// Bytes of activations, rotary tables and counters so far.
+    pub fn work_bytes(&self) -> u64 {
+        let plans: usize = self.plans.iter().map(Prepared::bytes).sum();
+        let tables = size_of_val(self.rope.as_slice()) + 4 * (self.scratch.len() + self.counters.len());
+        (plans + tables) as u64
+    }
+
+    /// The kind of work that an operation is.
+    fn time_of(&mut self, op: &Op, drafting: bool) -> &mut u64 {
+        let head = self.model.head;
+        let work = &mut self.stats.work;
+        match *op {
+            _ if drafting => &mut work.drafting,
+            Op::Rope { .. } | Op::Latent { .. } | Op::HeadMatMul { .. } | Op::Attend { .. } | Op::AttendExpanded { .. } => {
+                &mut work.attention
+            }
+            Op::Router { .. } | Op::ExpertsUp { .. } | Op::ExpertsDown { .. } | Op::Combine { .. } => &mut work.experts,
+            Op::MatMul { w, .. } if w == head => &mut work.output,
+            Op::LastRow { .. } | Op::Sample { .. } | Op::Verify { .. } => &mut work.output,
+            _ => &mut work.dense,
+        }
     }
 
     fn run(&mut self, op: &Op, p: &mut Prepared, tokens: usize, output: &mut StepOutput) {

@@ -150,9 +150,9 @@ async fn start(
         _ => Model::with_mtp(&checkpoint.config, &checkpoint.weights),
     };
     // A budget that does not hold the module as well is the model's, unless drafts were asked for.
-    if let (None, Some(budget)) = (options.draft, options.memory_budget) {
+    if options.draft.is_none() && options.memory_budget.is_some() && model.mtp.is_some() {
         let needs = Needs::of(&model, positions, context, options.cache, options.activations, options.chunk);
-        if model.mtp.is_some() && needs.least() > budget {
+        if !needs.fits(options.memory_budget) {
             model = model.without_mtp();
         }
     }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use breath::{Breath, set_breath};
 pub use load::{Loaded, Stage, choose_device, load, load_with};
-pub use request::{DoneReason, Event, GenerateOptions, GenerationStats, Progress};
+pub use request::{DoneReason, Event, GenerateOptions, GenerationStats, HostTimes, Progress};
 pub use worker::Worker;
 
 use crate::{
@@ -120,6 +120,19 @@ pub struct EngineInfo {
     pub notice: Option<String>,
 }
 
+/// What a model takes of the memory besides its weights, and how full its latent cache is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryUse {
+    /// Bytes of the latent cache.
+    pub cache_bytes: u64,
+    /// Bytes of working memory.
+    pub work_bytes: u64,
+    /// Positions of the latent cache, over all sessions.
+    pub positions: usize,
+    /// Of these, taken by tokens of sessions; what several share is counted once.
+    pub taken: usize,
+}
+
 pub(crate) enum Command {
     Generate(request::Request),
     /// A generation is not wanted any more. Its flag says so too, but no flag reaches a worker that is elsewhere.
@@ -138,6 +151,7 @@ pub struct Engine {
     numbers: Arc<AtomicU64>,
     experts: Arc<Mutex<Option<ExpertReport>>>,
     resident: Arc<Mutex<Arc<[bool]>>>,
+    memory: Arc<Mutex<MemoryUse>>,
     /// Of an engine whose worker is elsewhere: why it is out of reach, once it is.
     elsewhere: Option<Arc<OnceLock<String>>>,
 }
@@ -165,9 +179,14 @@ impl Engine {
             numbers: Arc::default(),
             experts: Arc::new(Mutex::new(loaded.executor.experts())),
             resident: Arc::default(),
+            memory: Arc::default(),
             elsewhere: None,
         };
-        let shown = worker::Shown { experts: Arc::clone(&engine.experts), resident: Arc::clone(&engine.resident) };
+        let shown = worker::Shown {
+            experts: Arc::clone(&engine.experts),
+            resident: Arc::clone(&engine.resident),
+            memory: Arc::clone(&engine.memory),
+        };
         (engine, Worker::new(loaded, received, shown))
     }
 
@@ -185,6 +204,11 @@ impl Engine {
     /// [`EngineOptions::trace`]. Empty on the CPU.
     pub fn resident(&self) -> Arc<[bool]> {
         Arc::clone(&self.resident.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the model takes of the memory: as it was loaded, then a few times a second while generating.
+    pub fn memory(&self) -> MemoryUse {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The model's configuration.

@@ -67,6 +67,28 @@ pub struct GenerationStats {
     pub prefill_device: DeviceStats,
     /// What the device did after the first token.
     pub decode_device: DeviceStats,
+    /// What the engine did with the time until the first token.
+    pub prefill_host: HostTimes,
+    /// What it did with the time after it.
+    pub decode_host: HostTimes,
+}
+
+/// What the engine does with its time, whatever the device, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostTimes {
+    /// Preparing and starting steps. A step of the CPU backend is over when it was started: this is the work itself there.
+    pub starting: f64,
+    /// Waiting for results, and serving experts that the device lacks.
+    pub waiting: f64,
+}
+
+impl HostTimes {
+    /// This and more.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self { starting: self.starting + more.starting, waiting: self.waiting + more.waiting }
+    }
 }
 
 impl GenerationStats {

@@ -13,18 +13,19 @@ use pleiad_models::{TextStream, config::Scoring};
 use web_time::Instant;
 
 use super::{
-    Command,
+    Command, MemoryUse,
     breath::Breathing,
     drafting::Drafting,
     load::{Loaded, in_flight},
     plans::Plans,
-    request::{DoneReason, Event, GenerationStats, Progress, Request},
+    request::{DoneReason, Event, GenerationStats, HostTimes, Progress, Request},
 };
 use crate::{
     Error, Result,
     executor::{DeviceChoice, DeviceStats, Executor, LoadOptions, Readback, StepOutput, Ticket},
     experts::{
         ExpertReport,
+        budget::cache_bytes,
         walk::{Routing, Walk},
     },
     forward::{Output, Speculation},
@@ -49,6 +50,8 @@ pub(super) struct Shown {
     pub experts: Arc<Mutex<Option<ExpertReport>>>,
     /// What [`super::Engine::resident`] tells.
     pub resident: Arc<Mutex<Arc<[bool]>>>,
+    /// What [`super::Engine::memory`] tells.
+    pub memory: Arc<Mutex<MemoryUse>>,
 }
 
 /// Owns the device; [`Worker::run`] serves requests until all handles are gone.
@@ -135,7 +138,7 @@ impl Worker {
             };
             (Walk::new(banks, moe.map_or(0, |m| m.num_experts), spread, 1), loaded.model.biases())
         });
-        Self {
+        let worker = Self {
             walk,
             commands,
             plans: loaded.plans,
@@ -158,7 +161,9 @@ impl Worker {
             broken: None,
             shown,
             resident_at: None,
-        }
+        };
+        worker.show_memory(true);
+        worker
     }
 
     /// Serves requests until every handle is gone.
@@ -191,8 +196,20 @@ impl Worker {
         }
     }
 
+    /// Tells how full the latent cache is; `all`: and what was allocated.
+    fn show_memory(&self, all: bool) {
+        let mut memory = self.shown.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if all {
+            memory.cache_bytes = cache_bytes(&self.model, self.load.positions, self.load.cache);
+            memory.work_bytes = self.executor.work_bytes(memory.cache_bytes);
+        }
+        memory.positions = self.pool.capacity() * PAGE;
+        memory.taken = taken(self.sessions.values());
+    }
+
     /// Shows how misses were served, and keeps what was learnt about the use of experts.
     async fn publish(&mut self) {
+        self.show_memory(true);
         *self.shown.experts.lock().unwrap_or_else(PoisonError::into_inner) = self.executor.experts();
         self.resident_at = None;
         self.show_residency().await;
@@ -200,13 +217,17 @@ impl Worker {
         let _ = self.executor.save_profile();
     }
 
-    /// Tells which experts the device holds, where somebody follows what experts do.
+    /// Tells, a few times a second, how full the latent cache is, and which experts the device holds, where somebody follows what
+    /// experts do.
     async fn show_residency(&mut self) {
-        let due = self.resident_at.is_none_or(|at| at.elapsed() >= RESIDENCY_EVERY);
-        if !self.load.experts.trace || !due {
+        if self.resident_at.is_some_and(|at| at.elapsed() < RESIDENCY_EVERY) {
             return;
         }
         self.resident_at = Some(Instant::now());
+        self.show_memory(false);
+        if !self.load.experts.trace {
+            return;
+        }
         // A device that fails here fails the next step, which tells.
         if let Ok(resident) = self.executor.resident().await {
             *self.shown.resident.lock().unwrap_or_else(PoisonError::into_inner) = resident.into();
@@ -257,6 +278,7 @@ impl Worker {
                 if self.on_device == Some(session) {
                     self.on_device = None;
                 }
+                self.show_memory(false);
             }
         }
     }
@@ -367,6 +389,7 @@ impl Worker {
         let draft = self.draft(job, done + tokens);
         self.reserve(session, done + tokens + draft.unwrap_or(0))?;
         let speculation = draft.map(|draft| Speculation { verify: 0, draft });
+        let begun = Instant::now();
         let plan = self.plans.get(&mut self.executor, &self.model, tokens, output, speculation).await?;
         job.step.pos = done as u32;
         job.step.tokens = tokens as u32;
@@ -377,7 +400,10 @@ impl Worker {
         job.drafted = draft.unwrap_or(0);
         let readback = Readback { token: last, counters: job.request.options.routing };
         let ticket = self.executor.submit(plan, tokens, readback)?;
+        let started = Instant::now();
         let result = self.executor.wait(ticket).await?;
+        let (starting, waiting) = (started.duration_since(begun).as_secs_f64(), started.elapsed().as_secs_f64());
+        job.stats.prefill_host = job.stats.prefill_host.plus(HostTimes { starting, waiting });
         job.routed(&result);
         job.count(&result);
         if last {
@@ -434,6 +460,7 @@ impl Worker {
                 let pages = self.sessions.get(&session).map_or(0, |h| h.pages.len());
                 let verify = draft.map_or(0, verified);
                 let speculation = draft.map(|draft| Speculation { verify, draft });
+                let begun = Instant::now();
                 let plan = self.plans.get(&mut self.executor, &self.model, verify + 1, Output::Token, speculation).await?;
                 self.reserve(session, next + verify + 1 + draft.unwrap_or(0))?;
                 if self.on_device != Some(session) {
@@ -447,6 +474,7 @@ impl Worker {
                 self.wander();
                 let readback = Readback { token: true, counters: job.request.options.routing };
                 let ticket = self.executor.submit(plan, verify + 1, readback)?;
+                job.stats.decode_host.starting += begun.elapsed().as_secs_f64();
                 job.drafted = draft.unwrap_or(0);
                 job.in_flight.push_back(Step { ticket, verify, draft });
                 continue;
@@ -463,7 +491,9 @@ impl Worker {
                 }
                 return Ok(Turn::More);
             };
+            let begun = Instant::now();
             let output = self.executor.wait(step.ticket).await?;
+            job.stats.decode_host.waiting += begun.elapsed().as_secs_f64();
             job.routed(&output);
             job.count(&output);
             check_logit(&output)?;
@@ -576,6 +606,18 @@ impl Job {
         self.send(Event::Token { id: token, text, logit, activations, seconds: self.started.elapsed().as_secs_f64() });
         (self.request.options.max_tokens == Some(self.stats.generated_tokens)).then_some(DoneReason::Length)
     }
+}
+
+/// Positions of the latent cache that these hold tokens in: a page that several share counts once.
+fn taken<'a>(sessions: impl Iterator<Item = &'a Held>) -> usize {
+    let mut rows: HashMap<u32, usize> = HashMap::new();
+    for held in sessions {
+        for (page, tokens) in held.pages.iter().zip(held.tokens.chunks(PAGE)) {
+            let of = rows.entry(*page).or_default();
+            *of = tokens.len().max(*of);
+        }
+    }
+    rows.values().sum()
 }
 
 /// Damaged weights show as logits that are no numbers: never a wrong answer without a word.

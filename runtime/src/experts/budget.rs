@@ -99,8 +99,7 @@ impl Needs {
         row_align: usize,
     ) -> Self {
         let config = &model.config;
-        let (r, dr) = (config.attention.kv_lora_rank as u64, config.attention.qk_rope_head_dim as u64);
-        let (context, page) = (max_context.max(1) as u64, PAGE as u64);
+        let context = max_context.max(1) as u64;
 
         let packed = |t: &Tensor| (t.count * t.rows * row_stride(t, row_align)) as u64;
         // Vectors share a buffer; each takes at least one byte of padding.
@@ -109,12 +108,7 @@ impl Needs {
         let module = model.mtp_bank().map_or(0, |bank| BlobLayout::of(bank, row_align).stride.saturating_mul(bank.len()) as u64);
         let dense = sum(model.mats.iter().map(packed).chain(model.vecs.iter().map(vector)).chain([module]));
 
-        let row_bytes = match cache {
-            CacheFormat::F16 => (r + dr) / 2 * 4,
-            CacheFormat::F32 => (r + dr) * 4,
-        };
-        let rows = (positions.max(1) as u64).div_ceil(page).saturating_mul(page);
-        let cache_bytes = rows.saturating_mul(row_bytes).saturating_mul(model.caches() as u64);
+        let cache_bytes = cache_bytes(model, positions, cache);
 
         let top_k = config.moe.as_ref().map_or(0, |m| m.top_k);
         let banks = model.layers.iter().enumerate().filter_map(|(layer, l)| match l.ffn {
@@ -154,6 +148,12 @@ impl Needs {
         self.with(|l| ((l.experts as f64 * share).ceil() as usize).clamp(l.floor(), l.experts))
     }
 
+    /// Whether a budget holds it, be it with the floor of every layer. Where it does not hold a model along with the module that
+    /// drafts tokens, and nobody asked for drafts, the engine leaves the module out ([`Model::without_mtp`]).
+    pub fn fits(&self, budget: Option<u64>) -> bool {
+        budget.is_none_or(|b| self.least() <= b)
+    }
+
     /// Experts that one token uses, over all layers.
     pub fn working_set(&self) -> usize {
         self.layers.iter().map(|l| l.top_k.min(l.experts)).sum()
@@ -191,6 +191,18 @@ impl Placement {
         let experts: usize = self.needs.layers.iter().map(|l| l.experts).sum();
         if experts == 0 { 1.0 } else { self.slots.iter().sum::<usize>() as f64 / experts as f64 }
     }
+}
+
+/// Bytes of the latent cache of so many positions, rounded up to whole pages.
+pub fn cache_bytes(model: &Model, positions: usize, format: CacheFormat) -> u64 {
+    let a = &model.config.attention;
+    let (r, dr, page) = (a.kv_lora_rank as u64, a.qk_rope_head_dim as u64, PAGE as u64);
+    let row_bytes = match format {
+        CacheFormat::F16 => (r + dr) / 2 * 4,
+        CacheFormat::F32 => (r + dr) * 4,
+    };
+    let rows = (positions.max(1) as u64).div_ceil(page).saturating_mul(page);
+    rows.saturating_mul(row_bytes).saturating_mul(model.caches() as u64)
 }
 
 /// Spends `budget` bytes; `None`: as many as it takes. See [`place_for`].

@@ -1,6 +1,6 @@
 //! What commands do, and when they can be given.
 
-use egui::{Context, Event, ViewportCommand};
+use egui::{Context, ViewportCommand};
 
 use super::App;
 use crate::{
@@ -11,18 +11,23 @@ use crate::{
         Action, Command, Page,
         action::ExportFormat,
         chat::{ChatView, message::answer_text},
+        command,
         files::Want,
     },
 };
 
+/// Frames from a command until what it opens has the focus: one in which it is drawn, and one in which it has it.
+const UNTIL_FOCUS: u8 = 2;
+/// Frames from the end of a dialog until what lies below it can have the focus. The palette gives it back one frame earlier.
+const AFTER_DIALOG: u8 = 4;
 /// A step of text size.
 const TEXT_STEP: f32 = 0.1;
 
 impl App {
-    /// The commands whose shortcuts were pressed.
-    pub(super) fn commands_pressed(&mut self, ctx: &Context) -> Vec<Action> {
+    /// The command whose shortcut was pressed.
+    pub(super) fn command_pressed(&mut self, ctx: &Context) -> Option<Action> {
         if self.covered() {
-            return Vec::new();
+            return None;
         }
         // Escape closes what is open in the page before it stops an answer.
         let typing = ctx.memory(|m| m.focused()).is_some_and(|id| id != ChatView::input_id());
@@ -30,12 +35,50 @@ impl App {
         // These keys move the caret where something is written.
         let writing = typing || (!self.chat_view.draft.is_empty() && ctx.memory(|m| m.has_focus(ChatView::input_id())));
         let caret = |c| matches!(c, Command::JumpToEnd | Command::EditLast | Command::PreviousChat | Command::NextChat);
-        let pressed = Command::pressed(ctx, &|c| self.can(c) && !(c == Command::Stop && escape_taken) && !(writing && caret(c)));
-        // Some systems send the character of Alt+2 along with the key.
-        if pressed.iter().any(|c| c.shortcut().is_some_and(|s| s.modifiers.any())) {
-            ctx.input_mut(|i| i.events.retain(|e| !matches!(e, Event::Text(_))));
+        let enabled = |c| self.can(c) && !(c == Command::Stop && escape_taken) && !(writing && caret(c));
+        let mut behind = Vec::new();
+        let pressed = Command::pressed(ctx, &enabled, &mut behind);
+        if !behind.is_empty() {
+            self.typed = Some((behind, UNTIL_FOCUS));
+            ctx.request_repaint();
         }
-        pressed.into_iter().map(Action::Run).collect()
+        pressed.map(Action::Run)
+    }
+
+    /// Holds back what is typed right behind a command until what the command opens has the focus.
+    pub(super) fn hold_typed(&mut self, ctx: &Context) {
+        let Some((mut typed, frames)) = self.typed.take() else { return };
+        ctx.input_mut(|i| {
+            if frames <= 1 {
+                i.events.splice(0..0, typed.drain(..));
+                return;
+            }
+            typed.extend(i.events.iter().filter(|e| command::is_typing(e)).cloned());
+            i.events.retain(|e| !command::is_typing(e));
+        });
+        if frames > 1 {
+            self.typed = Some((typed, frames - 1));
+            ctx.request_repaint();
+        }
+    }
+
+    /// Gives the focus to the box to write in some frames after it got lost: egui lets go of a dialog's layer later than the
+    /// dialog is gone. What has taken the focus meanwhile keeps it.
+    pub(super) fn return_focus(&mut self, ctx: &Context) {
+        let covered = self.covered();
+        if std::mem::replace(&mut self.was_covered, covered) && !covered {
+            self.refocus = AFTER_DIALOG;
+        }
+        if self.refocus == 0 || covered {
+            return;
+        }
+        self.refocus -= 1;
+        if self.refocus > 0 {
+            ctx.request_repaint();
+        } else if self.page == Page::Chat && ctx.memory(|m| m.focused()).is_none() && !ctx.any_popup_open() {
+            self.chat_view.focus_input = true;
+            ctx.request_repaint();
+        }
     }
 
     /// Whether something lies over the page that keys are meant for.
@@ -113,7 +156,11 @@ impl App {
                 self.go(Page::Chat);
             }
             Command::FocusInput => self.go(Page::Chat),
-            Command::Stop => self.act(ctx, Action::Stop),
+            Command::Stop => {
+                self.act(ctx, Action::Stop);
+                // Escape takes the focus from the box to write in, which wants it back.
+                self.refocus = 1;
+            }
             Command::Regenerate => {
                 if let Some(id) = self.last_answer().map(|m| m.id) {
                     self.act(ctx, Action::Regenerate(id));

@@ -38,6 +38,7 @@ impl App {
         let list = if narrow { self.list_over_page } else { self.settings.sidebar };
         let panel = Frame::new().fill(t.panel).inner_margin(theme::GAP);
         if list && narrow {
+            self.problems_ui(ui, out);
             CentralPanel::default().frame(panel).show(ui, |ui| {
                 ui.with_layout(Layout::right_to_left(Align::Min), |ui| {
                     if Icon::Close.button(ui, "Close the list", "Back to the page").clicked() {
@@ -54,6 +55,8 @@ impl App {
         }
         let bar = Frame::new().fill(t.page).inner_margin(egui::Margin::symmetric(theme::GAP as i8, 5));
         Panel::top("bar").frame(bar).show(ui, |ui| self.bar_ui(ui, out));
+        self.problems_ui(ui, out);
+        self.page_rect = ui.available_rect_before_wrap();
         match self.page {
             Page::Chat => self.chat_page_ui(ui, narrow, out),
             page => {
@@ -110,7 +113,20 @@ impl App {
         if let Some((want, path)) = self.path_line.show(ctx) {
             self.files.typed(want, &path);
         }
-        self.toasts.show(ctx, out);
+        // Above the box to write in, and clear of what stands beside it.
+        let mut area = self.page_rect;
+        if self.page == Page::Chat {
+            area.max.y -= self.chat_view.input_height();
+        }
+        self.toasts.show(ctx, area, out);
+    }
+
+    /// What went wrong, below the bar: it takes room from the page rather than lie over its buttons.
+    fn problems_ui(&mut self, ui: &mut Ui, out: &mut Vec<Action>) {
+        if self.toasts.has_problems() {
+            let frame = Frame::new().fill(Theme::of(ui.ctx()).page).inner_margin(theme::GAP);
+            Panel::top("problems").frame(frame).show(ui, |ui| self.toasts.problems_ui(ui, out));
+        }
     }
 
     fn sidebar_ui(&mut self, ui: &mut Ui, out: &mut Vec<Action>) {
@@ -224,6 +240,7 @@ impl App {
             }
         }
         let frame = Frame::new().fill(t.page);
+        self.page_rect = ui.available_rect_before_wrap();
         CentralPanel::default().frame(frame).show(ui, |ui| self.chat_ui(ui, out));
     }
 

@@ -1,8 +1,8 @@
 //! The box to write in, and how much of the context is in use.
 
 use egui::{
-    Align, Event, Frame, Id, ImeEvent, Key, Layout, Margin, ProgressBar, Rect, RichText, Role, ScrollArea, Stroke, TextEdit,
-    TextStyle, Ui, UiBuilder, Vec2, pos2,
+    Align, Event, Frame, Id, ImeEvent, Key, Layout, Margin, Rect, RichText, Role, ScrollArea, Stroke, TextEdit, TextStyle, Ui,
+    UiBuilder, Vec2, pos2,
 };
 
 use super::{
@@ -202,8 +202,7 @@ fn meter_ui(ui: &mut Ui, cx: &ChatContext<'_>, shown: &[Shown<'_>]) {
     };
     let words = format!("{} of {} tokens{word}", parts::count(used as u64), parts::count(cx.context as u64));
     ui.horizontal(|ui| {
-        let bar = ProgressBar::new(share.min(1.0)).desired_width(72.0).desired_height(5.0).fill(color);
-        let bar = ui.add(bar);
+        let bar = parts::meter(ui, share, Vec2::new(72.0, 5.0), color);
         parts::named(&bar, Role::Meter, &format!("Context, {words}"));
         bar.on_hover_text("How much of the context is in use: the conversation with its answers");
         ui.label(RichText::new(words).color(color).text_style(Theme::small()));

@@ -13,6 +13,7 @@ use super::{
     blocks::{Blocks, Kind, definitions},
     code::Highlighter,
     math, prepare,
+    tables::Table,
     words::Link,
 };
 
@@ -100,12 +101,18 @@ impl Renderer {
                         let dedented = prepare::dedent(source, block.inset);
                         let mended = if last { Cow::Owned(prepare::mend(&dedented).into_owned()) } else { dedented };
                         let mut markdown = prepare::inline(&mended, last);
+                        let cache = self.cache.get_or_insert_with(CommonMarkCache::default);
+                        let mut show = |ui: &mut Ui, markdown: &str| {
+                            CommonMarkViewer::new().render_math_fn(Some(&math::math_ui)).show(ui, cache, markdown);
+                        };
+                        if let Some(table) = Table::parse(&markdown) {
+                            return table.ui(ui, &mut show);
+                        }
                         if !document.definitions.is_empty() && markdown.contains('[') {
                             let with = format!("{markdown}\n\n{}", document.definitions);
                             markdown = Cow::Owned(with);
                         }
-                        let cache = self.cache.get_or_insert_with(CommonMarkCache::default);
-                        CommonMarkViewer::new().render_math_fn(Some(&math::math_ui)).show(ui, cache, &markdown);
+                        show(ui, &markdown);
                     }
                 }
             });

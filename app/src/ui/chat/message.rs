@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use egui::{
-    Align, Button, Frame, Id, Key, Label, Layout, Margin, ProgressBar, Rect, RichText, Role, Stroke, StrokeKind, TextEdit,
-    TextStyle, Ui, UiBuilder, Vec2, pos2,
+    Align, Button, Frame, Id, Key, Label, Layout, Margin, Rect, RichText, Role, Stroke, StrokeKind, TextEdit, TextStyle, Ui,
+    UiBuilder, Vec2, pos2,
 };
 use pleiad_models::Role as Speaker;
 
@@ -113,7 +113,7 @@ impl Messages {
         if self.editor.as_ref().is_some_and(|e| e.message == id) {
             self.editor_ui(ui, cx, item.message, said.out);
         } else if item.message.role == Speaker::User {
-            person_ui(ui, cx, item.message);
+            person_ui(ui, cx, item.message, said);
         } else {
             self.model_ui(ui, cx, item.message, last, said);
         }
@@ -212,7 +212,8 @@ impl Messages {
                 format!("Reading the prompt, {} of {} tokens{left}", parts::count(done as u64), parts::count(total as u64));
             ui.label(parts::muted(ui, &words));
             let share = done as f32 / total as f32;
-            let bar = ui.add(ProgressBar::new(share).desired_width(ui.available_width().min(320.0)).desired_height(6.0));
+            let size = Vec2::new(ui.available_width().min(320.0), 6.0);
+            let bar = parts::meter(ui, share, size, Theme::of(ui.ctx()).accent);
             parts::named(&bar, Role::ProgressIndicator, &words);
             return;
         }
@@ -356,7 +357,7 @@ pub(in crate::ui) fn answer_text(message: &Message) -> String {
     if text.trim().is_empty() { message.text.clone() } else { text.trim().to_owned() }
 }
 
-fn person_ui(ui: &mut Ui, cx: &ChatContext<'_>, message: &Message) {
+fn person_ui(ui: &mut Ui, cx: &ChatContext<'_>, message: &Message, said: &mut Said<'_>) {
     let t = Theme::of(ui.ctx());
     let column = ui.available_rect_before_wrap();
     let room = (column.width() * 0.88 - 2.0 * theme::PAD).max(40.0);
@@ -364,7 +365,8 @@ fn person_ui(ui: &mut Ui, cx: &ChatContext<'_>, message: &Message) {
     let galley = ui.painter().layout(message.text.clone(), font, t.text, room);
     let width = galley.size().x.ceil().max(12.0) + 2.0 * theme::PAD;
     let rect = Rect::from_min_max(pos2(column.right() - width, column.top()), column.right_bottom());
-    let mut link = Link { lit: cx.lit_in(message.id).map(|s| s.bytes.clone()), ..Link::default() };
+    let pointing = ui.rect_contains_pointer(Rect::from_min_size(rect.min, galley.size() + Vec2::splat(2.0 * theme::PAD)));
+    let mut link = Link { lit: cx.lit_in(message.id).map(|s| s.bytes.clone()), pointing, pointed: None };
     ui.scope_builder(UiBuilder::new().id_salt("bubble").max_rect(rect), |ui| {
         let frame = Frame::new().fill(t.bubble).corner_radius(theme::ROUND).inner_margin(Margin::same(theme::PAD as i8));
         frame.show(ui, |ui| {
@@ -374,6 +376,9 @@ fn person_ui(ui: &mut Ui, cx: &ChatContext<'_>, message: &Message) {
             link.end(ui, begun, rect, &message.text, 0, t.mark);
         });
     });
+    if let Some(bytes) = link.pointed {
+        *said.pointed = cx.chat.map(|c| Span { chat: c.id.clone(), message: message.id, bytes });
+    }
 }
 
 /// The name above an answer.

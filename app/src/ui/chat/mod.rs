@@ -10,6 +10,7 @@
 //! | [`prepare`] | what is changed in Markdown before it is drawn |
 //! | [`markdown`] | drawing Markdown, block by block |
 //! | [`code`] | blocks of code |
+//! | [`tables`] | tables |
 //! | [`math`] | formulas |
 //! | [`words`] | linking words on the screen with their place in the source |
 //! | [`stats`] | what an answer took, in words |
@@ -30,6 +31,7 @@ mod reasoning;
 mod segments;
 mod start;
 mod stats;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -123,6 +125,11 @@ impl ChatView {
     /// Whether Escape closes an editor here, so that it is not to be taken as [`Command::Stop`].
     pub fn takes_escape(&self) -> bool {
         self.messages.editor.is_some()
+    }
+
+    /// Height of the box to write in, with what belongs to it, in the last frame.
+    pub fn input_height(&self) -> f32 {
+        self.composer.height
     }
 
     /// Names the box to write in.

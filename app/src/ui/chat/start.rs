@@ -1,6 +1,6 @@
 //! What is shown where there is nothing to show: no model, a model that is being loaded, no conversation.
 
-use egui::{Align, Button, Layout, ProgressBar, RichText, Role, Ui, Vec2};
+use egui::{Align, Button, Layout, RichText, Role, Ui, Vec2};
 
 use super::{
     super::{Action, Command, Theme, parts, theme},
@@ -73,7 +73,7 @@ fn loading_ui(ui: &mut Ui, share: Option<f32>) {
     ui.label(parts::muted(ui, &words));
     if let Some(share) = share {
         let width = ui.available_width().min(320.0);
-        let bar = ui.add(ProgressBar::new(share).desired_width(width).desired_height(6.0));
+        let bar = parts::meter(ui, share, Vec2::new(width, 6.0), Theme::of(ui.ctx()).accent);
         parts::named(&bar, Role::ProgressIndicator, &words);
     }
 }

@@ -4,13 +4,15 @@ use egui::{self, Context, Id, Label, Modal, RichText, ScrollArea, Ui};
 
 use crate::ui::{Command, Theme, command::Group, parts, theme};
 
-/// Narrowest column of the list, in points.
-const COLUMN: f32 = 300.0;
+/// Narrowest column of the list, in points, at the usual size of text.
+const COLUMN: f32 = 350.0;
 
 /// Draws the list over everything else. Whether it was closed.
 pub(super) fn shortcuts_ui(ctx: &Context, first_frame: bool) -> bool {
     let screen = ctx.content_rect();
-    let width = (screen.width() - 4.0 * theme::PAD).min(2.0 * COLUMN + theme::PAD);
+    let scale = parts::text_scale(&ctx.global_style());
+    let column = COLUMN * scale.max(1.0);
+    let width = (screen.width() - 4.0 * theme::PAD).min(2.0 * column + 2.0 * theme::PAD);
     let modal = Modal::new(Id::unique("shortcuts")).show(ctx, |ui| {
         ui.set_width(width);
         let mut closed = false;
@@ -25,7 +27,7 @@ pub(super) fn shortcuts_ui(ctx: &Context, first_frame: bool) -> bool {
             });
         });
         ScrollArea::vertical().max_height((screen.height() - 140.0).max(120.0)).auto_shrink([false, true]).show(ui, |ui| {
-            if width >= 2.0 * COLUMN {
+            if width >= 2.0 * column {
                 ui.spacing_mut().item_spacing.x = 2.0 * theme::PAD;
                 ui.columns(2, |columns| {
                     // Two columns of about the same height.

@@ -5,7 +5,10 @@ use egui_plot::{HoverPosition, Line, Plot, PlotPoints, Points};
 use pleiad_runtime::engine::GenerationStats;
 
 use super::{card, or_dash, table_ui};
-use crate::ui::{Theme, parts};
+use crate::ui::{
+    Theme, parts,
+    plots::{self, Round},
+};
 
 /// Answers in the table.
 const ROWS: usize = 12;
@@ -107,6 +110,8 @@ pub(super) fn quiet<'a>(ui: &Ui, id: &'static str) -> Plot<'a> {
         .allow_boxed_zoom(false)
         .allow_axis_zoom_drag(false)
         .allow_double_click_reset(false)
+        .custom_y_axes(vec![plots::axis(ui.style(), number)])
+        .y_grid_spacer(|input| plots::marks(&input, Round::Decimal, 4))
         .show_axes(Vec2b::new(false, true))
         .show_grid(Vec2b::new(false, true))
         .grid_color(Theme::of(ui.ctx()).muted)

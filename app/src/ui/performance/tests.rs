@@ -126,6 +126,29 @@ fn what_runs_and_what_it_took_is_told() {
 }
 
 #[test]
+fn large_text_stays_within_its_card() {
+    let mut state = full();
+    state.settings.font_scale = 1.5;
+    for width in [380.0, 1000.0, 1460.0] {
+        let mut h = harness(state, width, 3000.0, Light::Light);
+        h.run();
+        let labels =
+            |h: &Harness<'_, State>, text: &str| h.query_all_by_label_contains(text).map(|n| n.rect()).collect::<Vec<_>>();
+        let answers = h.get_by_label("Answers").rect();
+        for text in ["latent cache", "working memory", "Instructions", "The CPU computes everything", "positions hold tokens"] {
+            let found = labels(&h, text);
+            assert!(!found.is_empty(), "{text}");
+            for rect in found {
+                // Beside it stands the card of answers, or nothing but the end of the window.
+                let end = if answers.left() > width / 2.0 { answers.left() } else { width };
+                assert!(rect.right() <= end, "{text} ends at {} of {end}", rect.right());
+            }
+        }
+        state = std::mem::replace(h.state_mut(), empty());
+    }
+}
+
+#[test]
 fn in_a_browser_without_webgpu_that_is_said() {
     let mut state = empty();
     state.page = true;
@@ -199,11 +222,12 @@ fn ways_of_serving_misses_are_told() {
         load_seconds: 1.0,
         notice: None,
     };
-    let bytes: Vec<_> = shares(&info, Some(&report)).iter().map(|s| (s.device, s.host)).collect();
+    let memory = MemoryUse { cache_bytes: 150, work_bytes: 50, positions: 512, taken: 128 };
+    let bytes: Vec<_> = shares(&info, Some(&report), memory).iter().map(|s| (s.device, s.host)).collect();
     // Slots of 50 bytes; both layers lack experts, so the host keeps all 16.
-    assert_eq!(bytes, [(300, 0), (400, 800), (200, 0)]);
-    let draw = |ui: &mut Ui, (info, report): &mut (EngineInfo, ExpertReport)| {
-        memory_card_ui(ui, info, Some(report), false);
+    assert_eq!(bytes, [(300, 0), (400, 800), (150, 0), (50, 0)]);
+    let draw = move |ui: &mut Ui, (info, report): &mut (EngineInfo, ExpertReport)| {
+        memory_card_ui(ui, info, Some(report), memory, false);
         misses_ui(ui, report);
     };
     let h = Harness::builder().with_size(vec2(900.0, 700.0)).build_ui_state(draw, (info.clone(), report.clone()));
@@ -211,6 +235,7 @@ fn ways_of_serving_misses_are_told() {
         assert!(h.query_by_label_contains(text).is_some(), "{text}");
     }
     assert!(h.query_by_label_contains("50 % of experts; 4 of 8 in each of 2 layers").is_some());
+    assert!(h.query_all_by_label_contains("128 of 512 positions hold tokens, 25 %").next().is_some());
     (report.ways, report.slots) = (None, vec![8, 8]);
     let h = Harness::builder().with_size(vec2(900.0, 700.0)).build_ui_state(draw, (info, report));
     assert!(h.query_by_label_contains("none can be missing").is_some());

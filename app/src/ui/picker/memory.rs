@@ -1,7 +1,8 @@
 //! A bar of what lies where.
 
 use egui::{
-    Color32, CornerRadius, Grid, Painter, Rect, RichText, Role, Sense, Shape, Stroke, TextStyle, Ui, Vec2, WidgetInfo, pos2, vec2,
+    Color32, CornerRadius, Grid, Painter, Rect, RichText, Role, ScrollArea, Sense, Shape, Stroke, TextStyle, Ui, Vec2,
+    WidgetInfo, pos2, vec2,
 };
 
 use crate::{
@@ -16,10 +17,14 @@ const STEP: f32 = 6.0;
 
 /// How a part is told from others: by its hatching where colours cannot be told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hatch {
+pub(in crate::ui) enum Hatch {
+    /// None.
     Plain,
+    /// From the lower left to the upper right.
     Rising,
+    /// From the upper left to the lower right.
     Falling,
+    /// Upright lines.
     Upright,
 }
 
@@ -28,7 +33,7 @@ fn look(what: &str, t: &Theme) -> (Color32, Hatch) {
     match what {
         "experts" => (t.plots[1], Hatch::Rising),
         "latent cache" => (t.plots[2], Hatch::Falling),
-        "working memory" | "latent cache and working memory" => (t.muted, Hatch::Upright),
+        "working memory" => (t.muted, Hatch::Upright),
         _ => (t.plots[0], Hatch::Plain),
     }
 }
@@ -71,7 +76,10 @@ pub(in crate::ui) fn memory_ui(ui: &mut Ui, shares: &[Share], elsewhere: Elsewhe
     if host > 0 {
         bar_ui(ui, elsewhere.bar(), host, scale, shares, |s| s.host);
     }
-    ui.scope(|ui| legend_ui(ui, shares, (device, host), elsewhere));
+    // Enlarged text may need more room than there is.
+    ScrollArea::horizontal().id_salt("memory").auto_shrink([false, true]).show(ui, |ui| {
+        legend_ui(ui, shares, (device, host), elsewhere);
+    });
 }
 
 fn bar_ui(ui: &mut Ui, name: &str, total: u64, scale: u64, shares: &[Share], of: fn(&Share) -> u64) {
@@ -110,7 +118,7 @@ fn bar_ui(ui: &mut Ui, name: &str, total: u64, scale: u64, shares: &[Share], of:
 }
 
 /// A filled and hatched rectangle.
-fn part_ui(painter: &Painter, rect: Rect, colour: Color32, hatch: Hatch, line: Color32) {
+pub(in crate::ui) fn part_ui(painter: &Painter, rect: Rect, colour: Color32, hatch: Hatch, line: Color32) {
     painter.rect_filled(rect, CornerRadius::same(2), colour);
     let painter = painter.with_clip_rect(painter.clip_rect().intersect(rect));
     let stroke = Stroke::new(1.0, line.gamma_multiply(0.55));
@@ -132,7 +140,8 @@ fn part_ui(painter: &Painter, rect: Rect, colour: Color32, hatch: Hatch, line: C
 fn legend_ui(ui: &mut Ui, shares: &[Share], (device, host): (u64, u64), elsewhere: Elsewhere) {
     let t = Theme::of(ui.ctx());
     // Names and two columns of numbers do not fit into a narrow window at full size.
-    let style = if ui.available_width() < 360.0 { Theme::small() } else { TextStyle::Body };
+    let roomy = 360.0 * parts::text_scale(ui.style());
+    let style = if ui.available_width() < roomy { Theme::small() } else { TextStyle::Body };
     let cell = |text: &str| RichText::new(text).text_style(style.clone());
     let dash = |n: u64| if n == 0 { "-".to_owned() } else { parts::bytes(n) };
     let height = ui.text_style_height(&style) + 3.0;

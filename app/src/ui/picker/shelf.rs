@@ -1,6 +1,6 @@
 //! Models that are kept for a page: what is there, what is on its way, and what room there is.
 
-use egui::{Button, Key, Label, ProgressBar, Response, RichText, Role, TextEdit, Ui, accesskit};
+use egui::{self, Button, Key, Label, Response, RichText, Role, TextEdit, Ui, accesskit};
 
 use super::{PickerContext, address, model_ui};
 use crate::{
@@ -160,7 +160,8 @@ fn download_ui(ui: &mut Ui, download: &Download, out: &mut Vec<Action>) {
     match download.total.filter(|&total| total > 0) {
         Some(total) => {
             let share = (download.done as f64 / total as f64).clamp(0.0, 1.0);
-            let bar = ui.add(ProgressBar::new(share as f32).desired_height(10.0).corner_radius(theme::ROUND_SMALL));
+            let size = egui::vec2(ui.available_width(), 8.0);
+            let bar = parts::meter(ui, share as f32, size, Theme::of(ui.ctx()).accent);
             parts::named(&bar, Role::ProgressIndicator, &format!("Downloading {name}, {:.0} %", share * 100.0));
         }
         None => {

@@ -23,6 +23,8 @@ use crate::{
 
 /// Below this width of a card labels stand above what they name.
 const ROOMY: f32 = 520.0;
+/// The fonts that are part of the program, and what they are licensed under.
+const FONTS: &str = "Ubuntu (UFL 1.0), Hack (MIT), Noto Emoji (OFL 1.1), emoji-icon-font (MIT), KaTeX (OFL 1.1)";
 /// Width of the column of labels.
 const LABELS: f32 = 190.0;
 
@@ -54,6 +56,13 @@ fn row<R>(ui: &mut Ui, name: &str, add: impl FnOnce(&mut Ui, Id) -> R) -> R {
         ui.vertical(|ui| add(ui, label.inner.id)).inner
     })
     .inner
+}
+
+/// A text beside a label, on the same line as it.
+fn value(ui: &mut Ui, text: &str) {
+    let line = ui.text_style_height(&egui::TextStyle::Body);
+    ui.add_space(((ui.spacing().interact_size.y - line) / 2.0).max(0.0));
+    ui.add(Label::new(text).wrap());
 }
 
 /// An explanation below what it is about.
@@ -250,9 +259,9 @@ pub(super) fn storage(ui: &mut Ui, places: Option<&[(String, String)]>, out: &mu
 }
 
 pub(super) fn about(ui: &mut Ui, out: &mut Vec<Action>) {
-    row(ui, "Version", |ui, _| ui.label(env!("CARGO_PKG_VERSION")));
-    row(ui, "Licence", |ui, _| ui.label(env!("CARGO_PKG_LICENSE").replace(" OR ", " or ")));
-    row(ui, "Fonts", |ui, _| ui.add(Label::new("Ubuntu (UFL 1.0), Hack (MIT), emoji-icon-font (MIT)").wrap()));
+    row(ui, "Version", |ui, _| value(ui, env!("CARGO_PKG_VERSION")));
+    row(ui, "Licence", |ui, _| value(ui, &env!("CARGO_PKG_LICENSE").replace(" OR ", " or ")));
+    row(ui, "Fonts", |ui, _| value(ui, FONTS));
     ui.horizontal_wrapped(|ui| {
         for (command, name) in [(Command::ShowShortcuts, "Keyboard shortcuts..."), (Command::ShowLog, "Log")] {
             let button: Response = ui.add(Button::new(name));

@@ -14,7 +14,7 @@ use std::{
 use super::message::{self, Asked, Flags, Greeting, Happened, Told};
 use crate::{
     Error, Result,
-    engine::{Engine, Event, GONE, Session},
+    engine::{Engine, Event, GONE, MemoryUse, Session},
 };
 
 /// Answers the messages of a [`super::Remote`] with a real engine.
@@ -32,6 +32,7 @@ struct Post {
     /// The report that it has, as a message.
     experts: Vec<u8>,
     resident: Arc<[bool]>,
+    memory: MemoryUse,
 }
 
 impl Host {
@@ -39,17 +40,17 @@ impl Host {
     /// means, before them.
     pub fn new(engine: Engine, send: impl FnMut(Vec<u8>) + 'static) -> Self {
         let experts = message::encode(&Told::Experts(engine.experts()));
-        let post = Post { resident: engine.resident(), experts, engine, send: Box::new(send) };
+        let post = Post { resident: engine.resident(), memory: engine.memory(), experts, engine, send: Box::new(send) };
         Self { sessions: HashMap::new(), running: Rc::default(), post: Rc::new(RefCell::new(post)) }
     }
 
     /// What [`super::Remote::new`] needs to know of the engine.
     pub fn greeting(&self) -> Vec<u8> {
         let post = &mut *self.post.borrow_mut();
-        post.resident = post.engine.resident();
+        (post.resident, post.memory) = (post.engine.resident(), post.engine.memory());
         let experts = post.engine.experts();
-        let greeting =
-            Greeting { info: post.engine.info().clone(), resident: Flags::of(&post.resident), experts: experts.clone() };
+        let (info, resident) = (post.engine.info().clone(), Flags::of(&post.resident));
+        let greeting = Greeting { info, resident, experts: experts.clone(), memory: post.memory };
         post.experts = message::encode(&Told::Experts(experts));
         message::encode(&greeting)
     }
@@ -96,6 +97,7 @@ impl Host {
     pub fn refresh(&self) {
         let post = &mut *self.post.borrow_mut();
         post.tell_resident();
+        post.tell_memory();
         post.tell_experts();
     }
 }
@@ -104,6 +106,7 @@ impl Post {
     /// Sends an event, after what the engine shows since: who sees the event finds it there.
     fn tell(&mut self, number: u64, event: &Event, over: bool) {
         self.tell_resident();
+        self.tell_memory();
         if over {
             self.tell_experts();
         }
@@ -115,6 +118,14 @@ impl Post {
         if resident != self.resident {
             (self.send)(message::encode(&Told::Resident(Flags::of(&resident))));
             self.resident = resident;
+        }
+    }
+
+    fn tell_memory(&mut self) {
+        let memory = self.engine.memory();
+        if memory != self.memory {
+            (self.send)(message::encode(&Told::Memory(memory)));
+            self.memory = memory;
         }
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{
     Error, Result,
-    engine::{DoneReason, EngineInfo, Event, GenerateOptions, GenerationStats, Progress},
+    engine::{DoneReason, EngineInfo, Event, GenerateOptions, GenerationStats, MemoryUse, Progress},
     experts::{
         ExpertReport,
         trace::{Routed, Served},
@@ -18,6 +18,7 @@ pub(super) struct Greeting {
     pub info: EngineInfo,
     pub experts: Option<ExpertReport>,
     pub resident: Flags,
+    pub memory: MemoryUse,
 }
 
 /// What the page asks for. Sessions and generations have the numbers that the page gave them.
@@ -37,6 +38,8 @@ pub(super) enum Told {
     Experts(Option<ExpertReport>),
     /// What [`super::super::Engine::resident`] tells from now on.
     Resident(Flags),
+    /// What [`super::super::Engine::memory`] tells from now on.
+    Memory(MemoryUse),
 }
 
 /// An [`Event`], without text.

@@ -11,7 +11,7 @@ use pleiad_models::{Config, TextStream, Tokenizer};
 use super::message::{self, Asked, Greeting, Happened, Told};
 use crate::{
     Error, Result,
-    engine::{Command, Engine, Event, GONE, request::Request},
+    engine::{Command, Engine, Event, GONE, MemoryUse, request::Request},
     experts::ExpertReport,
 };
 
@@ -24,6 +24,7 @@ pub struct Remote {
     over: (Sender<()>, Receiver<()>),
     experts: Arc<Mutex<Option<ExpertReport>>>,
     resident: Arc<Mutex<Arc<[bool]>>>,
+    memory: Arc<Mutex<MemoryUse>>,
     /// Why the other side is out of reach.
     gone: Arc<OnceLock<String>>,
 }
@@ -40,7 +41,7 @@ impl Remote {
     /// # Errors
     /// Where the greeting cannot be understood.
     pub fn new(greeting: &[u8], config: Config, tokenizer: Option<Tokenizer>) -> Result<(Engine, Self)> {
-        let Greeting { info, experts, resident } = message::decode(greeting)?;
+        let Greeting { info, experts, resident, memory } = message::decode(greeting)?;
         let resident: Arc<[bool]> = resident.open()?.into();
         let (commands, received) = async_channel::unbounded();
         let gone = Arc::<OnceLock<String>>::default();
@@ -52,6 +53,7 @@ impl Remote {
             numbers: Arc::default(),
             experts: Arc::new(Mutex::new(experts)),
             resident: Arc::new(Mutex::new(resident)),
+            memory: Arc::new(Mutex::new(memory)),
             elsewhere: Some(Arc::clone(&gone)),
         };
         let remote = Self {
@@ -61,6 +63,7 @@ impl Remote {
             over: async_channel::bounded(1),
             experts: Arc::clone(&engine.experts),
             resident: Arc::clone(&engine.resident),
+            memory: Arc::clone(&engine.memory),
             gone,
         };
         Ok((engine, remote))
@@ -91,6 +94,7 @@ impl Remote {
         match message::decode(message)? {
             Told::Event(number, happened) => self.happened(number, happened)?,
             Told::Experts(report) => *self.experts.lock().unwrap_or_else(PoisonError::into_inner) = report,
+            Told::Memory(memory) => *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory,
             Told::Resident(flags) => {
                 *self.resident.lock().unwrap_or_else(PoisonError::into_inner) = flags.open()?.into();
             }

@@ -144,6 +144,21 @@ fn shown(event: &Event) -> String {
     }
 }
 
+/// What the CPU took by kind of work is within what the engine saw of it, and that is within the time there was.
+fn timed(event: &Event) {
+    let Event::Done { stats, .. } = event else { return };
+    let parts = [
+        (stats.prefill_device.work, stats.prefill_host, stats.prefill_seconds, 1),
+        (stats.decode_device.work, stats.decode_host, stats.decode_seconds, stats.steps),
+    ];
+    for (work, host, seconds, steps) in parts.into_iter().filter(|p| p.3 > 0) {
+        assert!([work.attention, work.experts, work.dense, work.output].iter().all(|&nanos| nanos > 0), "{steps}: {work:?}");
+        assert_eq!(work.drafting, 0);
+        let worked = work.total() as f64 * 1e-9;
+        assert!(worked <= host.starting && host.starting + host.waiting <= seconds + 1e-3, "{work:?} {host:?} {seconds}");
+    }
+}
+
 fn same(here: &[Event], elsewhere: &[Event]) {
     assert_eq!(here.iter().map(shown).collect::<Vec<_>>(), elsewhere.iter().map(shown).collect::<Vec<_>>());
 }
@@ -164,6 +179,9 @@ fn events_are_those_of_an_engine_that_works_here() {
     assert_eq!((here.info().context, here.info().weight_bytes), (elsewhere.info().context, elsewhere.info().weight_bytes));
     assert_eq!(here.config().name, elsewhere.config().name);
     assert!(elsewhere.experts().is_none() && elsewhere.resident().is_empty());
+    let memory = elsewhere.memory();
+    assert!(memory.cache_bytes > 0 && memory.work_bytes > 0 && memory.positions > 0 && memory.taken == 0, "{memory:?}");
+    assert_eq!(memory, here.memory());
 
     let (mut kinds, mut text) = ([0; 3], String::new());
     let mut pieces = 0;
@@ -177,6 +195,11 @@ fn events_are_those_of_an_engine_that_works_here() {
             let remote = link.rest(&mut sessions.1.generate(history.clone(), sampling, options));
             same(&local, &remote);
             history.extend(answer(&remote));
+            // The last token is not read any more; what the session began with before is there once.
+            let memory = elsewhere.memory();
+            assert_eq!(memory, here.memory());
+            assert!(memory.taken >= history.len() - 1 && memory.taken <= memory.positions, "{memory:?}, {}", history.len());
+            local.iter().for_each(timed);
             for event in &remote {
                 match event {
                     Event::Prompt(_) => kinds[0] += 1,

@@ -354,7 +354,9 @@ impl ExpertsView {
             Tab::Table => {
                 self.data.rows(f.source, &now.field, &now.view, &mut self.table);
                 let (scale, unit) = (now.field.scale, now.field.unit);
-                if let Some(cell) = self.table.show(ui, self.pinned, &|v| value_text(v, scale, unit)) {
+                // Of what it is an amount is said once, in the head of the column.
+                let shown = |v| value_text(v, scale, "").trim_end().to_owned();
+                if let Some(cell) = self.table.show(ui, self.pinned, unit, &shown) {
                     self.pinned = if self.pinned == Some(cell) { None } else { Some(cell) };
                 }
             }

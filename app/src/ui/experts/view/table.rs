@@ -126,8 +126,8 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Draws the table; answers the cell whose row was chosen. `value` writes what the grid shows.
-    pub fn show(&mut self, ui: &mut Ui, pinned: Option<Cell>, value: &dyn Fn(f32) -> String) -> Option<Cell> {
+    /// Draws the table; answers the cell whose row was chosen. `value` writes what the grid shows, amounts of `unit`.
+    pub fn show(&mut self, ui: &mut Ui, pinned: Option<Cell>, unit: &str, value: &dyn Fn(f32) -> String) -> Option<Cell> {
         if self.rows.is_empty() {
             ui.label(parts::muted(ui, "Nothing to list yet."));
             return None;
@@ -144,7 +144,8 @@ impl Table {
                 .cell_layout(Layout::right_to_left(Align::Center))
                 .column(Width::exact(58.0))
                 .column(Width::exact(64.0))
-                .columns(Width::exact(72.0), 4)
+                .column(Width::exact(96.0))
+                .columns(Width::exact(66.0), 3)
                 .column(Width::exact(96.0))
                 .column(Width::exact(66.0))
                 .max_scroll_height(room)
@@ -165,7 +166,9 @@ impl Table {
                                 (true, true) => ", now from the largest",
                                 (true, false) => ", now from the smallest",
                             };
-                            if button.on_hover_text(format!("{name}{order}")).clicked() {
+                            let what =
+                                if column == Column::Value { format!("What the grid shows: {unit}. ") } else { String::new() };
+                            if button.on_hover_text(format!("{what}{name}{order}")).clicked() {
                                 sorted = Some(column);
                             }
                         });

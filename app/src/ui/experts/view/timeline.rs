@@ -3,11 +3,14 @@
 use std::ops::Range;
 
 use egui::{self, Color32, RangeSlider, Response, Role, Sense, Ui, WidgetInfo, vec2};
-use egui_plot::{AxisHints, HoverPosition, Line, Plot, PlotPoint, PlotPoints, Span};
+use egui_plot::{HoverPosition, Line, Plot, PlotPoint, PlotPoints, Span};
 
 use crate::{
     activity::{Phase, timeline::Sample},
-    ui::{Theme, parts},
+    ui::{
+        Theme, parts,
+        plots::{self, Round},
+    },
 };
 
 /// Most points that a line is drawn with: more cannot be told apart.
@@ -108,7 +111,12 @@ impl Timeline {
         ] {
             let last = line.last().filter(|_| top > 0.0).map_or_else(|| unknown.to_owned(), |p| words(p.y));
             ui.label(parts::small(ui, format!("{name}: {last}")));
-            let response = plot_ui(ui, name, line, colour, top.max(1e-9), &tokens, self.shaded(&tokens), words);
+            let ticks = if name.starts_with("Bytes") {
+                (Round::Binary, &plots::bytes as &dyn Fn(f64) -> String)
+            } else {
+                (Round::Decimal, words)
+            };
+            let response = plot_ui(ui, name, line, colour, top.max(1e-9), &tokens, self.shaded(&tokens), words, ticks);
             response.0.widget_info(|| WidgetInfo::labeled(Role::Figure, true, format!("{name} over tokens, now {last}")));
             self.drag(&response.0, &response.1, &tokens);
         }
@@ -188,6 +196,7 @@ fn plot_ui(
     tokens: &Range<usize>,
     shaded: Option<Range<f64>>,
     words: &dyn Fn(f64) -> String,
+    (round, ticks): (Round, &dyn Fn(f64) -> String),
 ) -> (Response, egui_plot::PlotTransform) {
     let t = Theme::of(ui.ctx());
     let (first, last) = (tokens.start as f64 - 0.5, tokens.end as f64 - 0.5);
@@ -196,10 +205,7 @@ fn plot_ui(
         Some(format!("token {:.0}\n{}", position.x + 1.0, words(position.y)))
     };
     // The same room for all, so that tokens are one below the other.
-    let axis = AxisHints::new_y()
-        .formatter(|mark, _| words(mark.value))
-        .tick_label_font(Theme::small().resolve(ui.style()))
-        .min_thickness(62.0);
+    let axis = plots::axis(ui.style(), ticks).min_thickness(62.0);
     let shown = Plot::new(name)
         .height(54.0)
         .sense(Sense::click_and_drag())
@@ -212,6 +218,7 @@ fn plot_ui(
         .show_grid([false, true])
         .set_margin_fraction(vec2(0.0, 0.08))
         .custom_y_axes(vec![axis])
+        .y_grid_spacer(move |input| plots::marks(&input, round, 2))
         .label_formatter(hover)
         .show(ui, |plot| {
             plot.set_plot_bounds_x(first..=last.max(first + 1.0));
