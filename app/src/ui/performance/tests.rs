@@ -207,6 +207,7 @@ fn ways_of_serving_misses_are_told() {
         slot_bytes: 400,
         experts: 8,
         slots: vec![4, 4],
+        copies: Vec::new(),
         bank: Some(BankKind::Memory),
         ways: Some(ways),
         notices: vec!["something went differently".into()],
