@@ -164,8 +164,11 @@ pub(super) fn metadata(w: &mut Writer, shape: Shape, vocab_size: usize) {
     w.set("tokenizer.chat_template", s.template);
 }
 
+/// Names in `config.json`, and their ids.
+pub(super) type SpecialIds = [(&'static str, Option<u32>); 3];
+
 /// The files of a Hugging Face directory that are about the vocabulary, and the ids that `config.json` has: begin, end, padding.
-pub(super) fn hugging_face(shape: Shape, vocab_size: usize) -> (Vec<(&'static str, Value)>, [(&'static str, Option<u32>); 3]) {
+pub(super) fn hugging_face(shape: Shape, vocab_size: usize) -> (Vec<(&'static str, Value)>, SpecialIds) {
     let s = special(shape);
     let (tokens, _) = vocabulary(&s, vocab_size);
     let vocab: Map<String, Value> = tokens.into_iter().enumerate().map(|(id, text)| (text, id.into())).collect();
