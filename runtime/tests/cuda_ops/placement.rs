@@ -189,7 +189,7 @@ fn a_token_that_finds_its_experts_is_one_graph_and_one_copy() {
             assert!(misses.iter().all(|r| r.served == served), "{what}: {misses:?}");
             // Kernels need nobody.
             assert!(way != Way::Gather || did == (1, 1, 0), "{what}");
-            assert!(way == Way::Gather || (did.2 > 0) == !misses.is_empty(), "{what}");
+            assert!(way == Way::Gather || (did.2 > 0) != misses.is_empty(), "{what}");
             missed += misses.len();
             settled = if misses.is_empty() && did == (1, 1, 0) { settled + 1 } else { 0 };
             if settled == 4 {

@@ -243,7 +243,7 @@ fn experts_that_are_missing_take_the_coldest_ones_slots() {
             let bind = [("ids", ids.address), ("table", own), ("slots", slots.address)];
             bench.run("place", &Defines::new(), bytemuck::bytes_of(&p), &bind, [1, 1, 1]);
             let found: Vec<bool> = bench.read(slots.address, K).iter().map(|&s| s != ABSENT).collect();
-            let choices: Vec<u32> = words_of.iter().zip(&found).flat_map(|(&e, &hit)| [e | u32::from(hit) * HIT, 5]).collect();
+            let choices: Vec<u32> = words_of.iter().zip(&found).flat_map(|(&e, &hit)| [e | (u32::from(hit) * HIT), 5]).collect();
             place.device.write(record, bytemuck::cast_slice(&choices)).unwrap();
             let p = params::Admit {
                 experts: E as u32,
