@@ -65,6 +65,8 @@ fn main(@builtin(local_invocation_index) lid: u32) {
         }
         scores[e] = select(score, PINNED, residency[table + e] == ABSENT);
     }
+    // All have read the time.
+    workgroupBarrier();
     if (lid == 0u) {
         heat[times] = now;
         var n = 0u;

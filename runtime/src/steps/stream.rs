@@ -87,7 +87,7 @@ impl<B: Backend> Steps<B> {
             let mut table = vec![ABSENT; self.server()?.residency.experts(m.bank)];
             let half = places.next().unwrap_or(0) * window;
             for (&expert, &slot) in round.iter().zip(by_heat.iter().skip(half)) {
-                if self.upload_expert(m.bank, expert, slot, true)? {
+                if self.upload_expert(m.bank, expert, slot, halves > 1)? {
                     table[usize::from(expert)] = slot;
                 } else {
                     refused.push(expert);
