@@ -88,7 +88,6 @@ impl Needs {
     }
 
     /// [`Needs::of`] on a device whose rows of weights begin at multiples of `row_align` bytes.
-    #[expect(clippy::too_many_arguments, reason = "those of `of`, and one")]
     pub fn aligned(
         model: &Model,
         positions: usize,
