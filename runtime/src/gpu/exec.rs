@@ -22,7 +22,7 @@ impl Steps<Wgpu> {
     ///
     /// # Errors
     ///
-    /// Those of [`Steps::compile`].
+    /// Those of [`GpuExecutor::compile`].
     pub async fn prepare(&mut self, plans: &[Plan], progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<PlanId>> {
         let gpu = Arc::clone(self.device());
         let mut kernels: Vec<Variant> = Vec::new();

@@ -53,7 +53,10 @@ pub(super) async fn load<B: Backend>(
             Some(Remembered { directory: directory.clone(), fingerprint, profile })
         })
     };
-    let needs = || Needs::of(&model, options.positions, options.max_context, options.cache, ex.activations, ex.chunk);
+    let needs = || {
+        let (positions, context, cache) = (options.positions, options.max_context, options.cache);
+        Needs::aligned(&model, positions, context, cache, ex.activations, ex.chunk, B::ROW_ALIGN)
+    };
     let what = if model.config.name.is_empty() { "the model" } else { &model.config.name };
 
     let own = B::places_itself(device);

@@ -16,6 +16,9 @@ use crate::emulator::{Emulator, compiler};
 
 pub type Device = dyn Driver;
 
+/// Rows of weights begin at multiples of so many bytes.
+pub const ROW_ALIGN: usize = 16;
+
 /// Whether kernels can read host memory.
 pub fn reads_host(_device: &Arc<Device>) -> bool {
     true

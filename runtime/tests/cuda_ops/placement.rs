@@ -19,7 +19,7 @@ use pleiad_runtime::{
 };
 
 use crate::{
-    backend::{Place, places},
+    backend::{Place, ROW_ALIGN, places},
     emulator::{Emulator, compiler},
     support::{Rng, nmse},
 };
@@ -41,7 +41,8 @@ impl Case {
     }
 
     fn needs(&self) -> Needs {
-        Needs::of(&self.model, self.positions, self.positions, CacheFormat::F16, Activations::F32, self.chunk)
+        let (positions, cache, activations) = (self.positions, CacheFormat::F16, Activations::F32);
+        Needs::aligned(&self.model, positions, positions, cache, activations, self.chunk, ROW_ALIGN)
     }
 
     fn load(&self, place: &Place, experts: ExpertOptions) -> CudaExecutor {

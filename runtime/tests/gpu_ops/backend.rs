@@ -11,6 +11,9 @@ use pleiad_runtime::{
 
 pub use pleiad_runtime::gpu::{GpuDevice as Device, GpuExecutor as DeviceExecutor};
 
+/// Rows of weights begin at multiples of so many bytes.
+pub const ROW_ALIGN: usize = 4;
+
 /// Whether kernels can read host memory.
 pub fn reads_host(device: &Arc<Device>) -> bool {
     device.host_visible

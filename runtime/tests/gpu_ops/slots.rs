@@ -16,7 +16,7 @@ use pleiad_runtime::{
 };
 
 use crate::{
-    backend::{DeviceExecutor, reads_host},
+    backend::{DeviceExecutor, ROW_ALIGN, reads_host},
     support::{Layer, Rng, places},
 };
 
@@ -27,7 +27,7 @@ fn kernels_keep_slots_as_the_formula_says() {
     let moe = checkpoint.config.moe.clone().unwrap();
     for place in places("kernels_keep_slots_as_the_formula_says") {
         let (positions, activations) = (64, Activations::Q8);
-        let needs = Needs::of(&model, positions, positions, CacheFormat::F16, activations, 1);
+        let needs = Needs::aligned(&model, positions, positions, CacheFormat::F16, activations, 1, ROW_ALIGN);
         let options = LoadOptions {
             positions,
             max_context: positions,
