@@ -189,7 +189,10 @@ fn experts_of_many_uses_have_copies() {
         let e = load(&many, &model, &remembering).unwrap();
         let copies = e.experts().copies;
         println!("{n} devices: {experts} experts and {copies:?} copies");
-        assert!(copies.iter().all(|&c| c > 0 && (experts + c) % n == 0), "{copies:?} copies of {experts} experts on {n} devices");
+        assert!(
+            copies.iter().all(|&c| c > 0 && (experts + c).is_multiple_of(n)),
+            "{copies:?} copies of {experts} experts on {n} devices"
+        );
         drop(e);
         for (activations, chunk) in [(Activations::F32, TOKENS), (Activations::Q8, 1)] {
             let how = EvalOptions { chunk, activations, attention: AttentionForm::Absorbed };
