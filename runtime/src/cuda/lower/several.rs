@@ -202,10 +202,10 @@ impl<'a> Lowering<'a> {
     ) -> Result<()> {
         let home = self.device;
         let shared = self.hold(home, out)?;
-        if self.is_private(out) {
+        if self.state.placement.devices > 1 && self.is_private(out) {
             let makers = self.each_slab(bank, x, ids, &|cx, device| cx.hold(device, out), false, product)?;
             self.whereabouts.acts[out.0 as usize] = makers;
-            self.whereabouts.parts[out.0 as usize] = makers != 1 << home;
+            self.whereabouts.parts[out.0 as usize] = true;
         } else {
             self.each_slab(bank, x, ids, &|_, _| Ok(shared), true, product)?;
             self.written(out);
