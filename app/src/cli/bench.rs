@@ -17,11 +17,14 @@ use pleiad_runtime::{
 };
 use serde::Serialize;
 
+use self::cases::{Case, Kind, tests};
 use super::{
     args::{EngineArgs, ModelArgs},
     open::{self, Opened},
     term::{Bar, Stream, Unit, size},
 };
+
+mod cases;
 
 /// Arguments of `pleiad bench`.
 #[derive(Args, Clone, Debug)]
@@ -64,49 +67,8 @@ pub enum Form {
     Json,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
-    Prefill,
-    Decode,
-}
-
 /// What the random numbers begin with.
 const FIRST: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// A test.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Case {
-    kind: Kind,
-    tokens: usize,
-    depth: usize,
-}
-
-impl Case {
-    /// Positions of the context that it takes.
-    fn positions(&self) -> usize {
-        match self.kind {
-            Kind::Prefill => self.tokens + 2,
-            Kind::Decode => self.depth.max(1) + self.tokens + 2,
-        }
-    }
-
-    fn name(&self) -> String {
-        let kind = if self.kind == Kind::Prefill { "pp" } else { "tg" };
-        let depth = if self.depth > 0 { format!(" @ d{}", self.depth) } else { String::new() };
-        format!("{kind}{}{depth}", self.tokens)
-    }
-}
-
-/// The tests that are asked for.
-fn tests(args: &BenchArgs) -> Vec<Case> {
-    let prefill = args.n_prompt.iter().map(|&tokens| Case { kind: Kind::Prefill, tokens, depth: 0 });
-    let decode = args.n_gen.iter().flat_map(|&tokens| {
-        let each = move |&depth: &usize| Case { kind: Kind::Decode, tokens, depth };
-        args.n_depth.iter().map(each)
-    });
-    prefill.chain(decode).filter(|c| c.tokens > 0).collect()
-}
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -463,21 +425,6 @@ fn print(out: &mut Stream, r: &Report) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn depths_are_tests_of_decoding() {
-        #[derive(clap::Parser)]
-        struct Only {
-            #[command(flatten)]
-            bench: BenchArgs,
-        }
-        let args = clap::Parser::parse_from(["x", "-p", "512,0", "-n", "16,8", "-d", "0,1024"]);
-        let Only { bench } = args;
-        let cases = tests(&bench);
-        let names: Vec<String> = cases.iter().map(Case::name).collect();
-        assert_eq!(names, ["pp512", "tg16", "tg16 @ d1024", "tg8", "tg8 @ d1024"]);
-        assert_eq!(cases.iter().map(Case::positions).collect::<Vec<_>>(), [514, 19, 1042, 11, 1034]);
-    }
 
     #[test]
     fn statistics_of_a_sample() {
