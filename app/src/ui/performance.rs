@@ -122,10 +122,7 @@ fn facts_ui<'a>(ui: &mut Ui, salt: (&str, &str), facts: impl IntoIterator<Item =
         .show(ui, |ui| {
             for (name, value) in facts {
                 ui.label(parts::muted(ui, name));
-                ui.scope(|ui| {
-                    ui.set_max_width(values);
-                    ui.add(Label::new(value).wrap());
-                });
+                ui.add(Label::new(value).wrap());
                 ui.end_row();
             }
         });
