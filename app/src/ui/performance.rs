@@ -249,7 +249,8 @@ fn cache_ui(ui: &mut Ui, memory: MemoryUse) {
     }
     let share = memory.taken as f64 / memory.positions as f64;
     let (taken, all) = (parts::count(memory.taken as u64), parts::count(memory.positions as u64));
-    let words = format!("Latent cache: {taken} of {all} positions hold tokens, {:.0} %", 100.0 * share);
+    let percent = if share > 0.0 && share < 0.1 { format!("{:.1}", 100.0 * share) } else { format!("{:.0}", 100.0 * share) };
+    let words = format!("Latent cache: {taken} of {all} positions hold tokens, {percent} %");
     let colour = Theme::of(ui.ctx()).plots[2];
     ui.horizontal_wrapped(|ui| {
         let bar = parts::meter(ui, share as f32, vec2(72.0, 6.0), colour);

@@ -92,7 +92,7 @@ fn words(s: &GenerationStats) -> String {
             .into();
     }
     let mut words = "Of the last answer. A GPU runs a step as one and does not tell how long its parts take: this is what the \
-                     program sees. Waiting includes drafts"
+                     program sees. Preparing includes compiling kernels at their first use; waiting includes drafts"
         .to_owned();
     let stops = s.prefill_device.rendezvous + s.decode_device.rendezvous;
     if stops > 0 {
@@ -138,7 +138,7 @@ fn bar_ui(ui: &mut Ui, name: &str, seconds: f64, stages: &[Stage], which: usize)
 /// A time that may be much shorter than those that people wait for: "0.4 ms".
 fn short(seconds: f64) -> String {
     match seconds {
-        s if s <= 0.0 => "-".into(),
+        s if s < 0.000_05 => "-".into(),
         s if s < 0.00995 => format!("{:.1} ms", s * 1e3),
         s => parts::seconds(s),
     }

@@ -12,7 +12,7 @@ use super::{all_there, ids, options, tokens};
 use crate::{
     DeviceChoice, Engine, EngineOptions, Error, Event, GenerateOptions, SamplingParams,
     engine::{
-        DoneReason, EngineInfo, GenerationStats, Progress,
+        DoneReason, EngineInfo, GenerationStats, MemoryUse, Progress,
         remote::{
             Host, Remote,
             message::{self, Asked, Flags, Greeting, Happened, Rows, Told},
@@ -39,7 +39,8 @@ fn page() -> (Engine, Remote) {
         load_seconds: 0.5,
         notice: Some("a notice".into()),
     };
-    let greeting = Greeting { info, experts: None, resident: Flags::of(&[true, false]) };
+    let resident = Flags::of(&[true, false]);
+    let greeting = Greeting { info, experts: None, resident, memory: MemoryUse::default() };
     Remote::new(&message::encode(&greeting), checkpoint.config, checkpoint.tokenizer).unwrap()
 }
 
