@@ -122,10 +122,7 @@ fn facts_ui<'a>(ui: &mut Ui, salt: (&str, &str), facts: impl IntoIterator<Item =
         .show(ui, |ui| {
             for (name, value) in facts {
                 ui.label(parts::muted(ui, name));
-                ui.scope(|ui| {
-                    ui.set_max_width(values);
-                    ui.add(Label::new(value).wrap());
-                });
+                ui.add(Label::new(value).wrap());
                 ui.end_row();
             }
         });
@@ -252,7 +249,8 @@ fn cache_ui(ui: &mut Ui, memory: MemoryUse) {
     }
     let share = memory.taken as f64 / memory.positions as f64;
     let (taken, all) = (parts::count(memory.taken as u64), parts::count(memory.positions as u64));
-    let words = format!("Latent cache: {taken} of {all} positions hold tokens, {:.0} %", 100.0 * share);
+    let percent = if share > 0.0 && share < 0.1 { format!("{:.1}", 100.0 * share) } else { format!("{:.0}", 100.0 * share) };
+    let words = format!("Latent cache: {taken} of {all} positions hold tokens, {percent} %");
     let colour = Theme::of(ui.ctx()).plots[2];
     ui.horizontal_wrapped(|ui| {
         let bar = parts::meter(ui, share as f32, vec2(72.0, 6.0), colour);

@@ -28,7 +28,7 @@ const LIST: f32 = 250.0;
 /// Below this width it stands above.
 const STACKED: f32 = 620.0;
 /// Height of what scrolls with a model of the usual kind.
-const USUAL: f32 = 480.0;
+const USUAL: f32 = 500.0;
 /// Height of what does not scroll: heading, buttons, margins.
 const AROUND: f32 = 130.0;
 

@@ -5,12 +5,15 @@ use egui_kittest::{
     Harness,
     kittest::{NodeT as _, Queryable as _},
 };
-use pleiad_app::ui::{
-    App, Page,
-    files::{Got, Want},
+use pleiad_app::{
+    chats::{Duet, DuetKind, Setup},
+    ui::{
+        App, Page,
+        files::{Got, Want},
+    },
 };
 
-use crate::stage::{Hands, Stage, ask, ask_and_wait, ctrl, folder, loaded, ready, until};
+use crate::stage::{Hands, Stage, ask, ask_and_wait, ctrl, folder, greedy, loaded, ready, until};
 
 fn key(key: Key, modifiers: Modifiers) -> [Event; 2] {
     [true, false].map(|pressed| Event::Key { key, physical_key: None, pressed, repeat: false, modifiers })
@@ -67,7 +70,11 @@ fn what_is_typed_before_a_shortcut_is_kept_and_what_follows_goes_where_it_leads(
 
 #[test]
 fn escape_stops_an_answer_and_the_keyboard_stays_with_the_box() {
-    let mut harness = ready("escape");
+    // Two who talk take their time.
+    let duet = Duet { on: true, kind: DuetKind::Talk, turns: 20, ..Duet::default() };
+    let setup = Some(Setup { duet, ..greedy() });
+    let mut harness = Stage { setup, ..Stage::default() }.open(&folder("escape"));
+    loaded(&mut harness);
     ask(&mut harness, "Tell me a long story about a cat and a river.");
     until(&mut harness, "an answer", App::busy);
     harness.key_press(Key::Escape);

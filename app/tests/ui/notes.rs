@@ -11,7 +11,9 @@ use egui_kittest::{
     kittest::{NodeT as _, Queryable as _},
 };
 use pleiad_app::{
+    chats::storage::Folder,
     loading::Source,
+    settings::Settings,
     ui::{
         Action, App, Command, Page,
         files::{Got, Want},
@@ -48,6 +50,7 @@ fn problems_cover_nothing_and_go_when_they_are_dismissed() {
             assert_eq!(covered(&harness, note), Vec::<String>::new(), "{size:?}");
         }
         harness.state_mut().give(&ctx, Action::Go(Page::Chat));
+        harness.state_mut().give(&ctx, Action::Run(Command::ToggleSetup));
         harness.run_steps(3);
         let before = harness.get_by_role_and_label(Role::MultilineTextInput, "Message").rect();
         assert!(before.bottom() <= size.y);
@@ -137,8 +140,8 @@ fn the_window_comes_back_where_it_was() {
     assert_eq!(harness.state().settings().window, Some(kept));
     eframe::App::on_exit(harness.state_mut());
     drop(harness);
-    let harness = Stage::default().open(&data);
-    assert_eq!(harness.state().settings().window.unwrap().size, kept.size);
+    // What the next start opens its window with.
+    assert_eq!(Settings::read(&mut Folder::new(data)).0.window, Some(kept));
 }
 
 #[test]

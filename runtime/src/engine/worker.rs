@@ -505,7 +505,9 @@ impl Worker {
                 self.drafting.observe(step.verify, draft, accepted);
             }
             left = left.saturating_sub(accepted + 1);
+            let begun = Instant::now();
             self.show_residency().await;
+            job.stats.decode_host.waiting += begun.elapsed().as_secs_f64();
             self.breathing.pause_if_due().await;
             for &(token, logit) in output.before.iter().chain([&(output.token, output.logit)]) {
                 let fed = job.last;

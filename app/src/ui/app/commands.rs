@@ -38,7 +38,8 @@ impl App {
         let enabled = |c| self.can(c) && !(c == Command::Stop && escape_taken) && !(writing && caret(c));
         let mut behind = Vec::new();
         let pressed = Command::pressed(ctx, &enabled, &mut behind);
-        if !behind.is_empty() {
+        // What is typed in the next frame is for what the command opens, too.
+        if pressed.is_some() {
             self.typed = Some((behind, UNTIL_FOCUS));
             ctx.request_repaint();
         }

@@ -230,7 +230,8 @@ impl App {
             let most = (width - LEAST_CHAT).max(LEAST_CHAT);
             let panel = Panel::right("experts").frame(side).resizable(true);
             let shown = panel
-                .default_size((width * self.settings.experts_share).min(most))
+                // Whole points: a fraction would be rounded anew, and the divider creep, each time the panel is shown again.
+                .default_size((width * self.settings.experts_share).min(most).round())
                 .size_range(LEAST_CHAT..=most)
                 .show(ui, |ui| self.experts_ui(ui, false, out));
             let share = (shown.response.rect.width() / width).clamp(0.2, 0.8);

@@ -1,6 +1,6 @@
 //! Where the time of the last answer went.
 
-use egui::{Color32, Grid, Rect, RichText, Role, ScrollArea, Sense, Ui, Vec2, WidgetInfo, pos2, vec2};
+use egui::{Color32, Grid, Rect, Role, ScrollArea, Sense, TextStyle, Ui, Vec2, WidgetInfo, pos2, vec2};
 use pleiad_runtime::{
     engine::{GenerationStats, HostTimes},
     executor::WorkTimes,
@@ -92,7 +92,7 @@ fn words(s: &GenerationStats) -> String {
             .into();
     }
     let mut words = "Of the last answer. A GPU runs a step as one and does not tell how long its parts take: this is what the \
-                     program sees. Waiting includes drafts"
+                     program sees. Preparing includes compiling kernels at their first use; waiting includes drafts"
         .to_owned();
     let stops = s.prefill_device.rendezvous + s.decode_device.rendezvous;
     if stops > 0 {
@@ -135,11 +135,22 @@ fn bar_ui(ui: &mut Ui, name: &str, seconds: f64, stages: &[Stage], which: usize)
     }
 }
 
+/// A time that may be much shorter than those that people wait for: "0.4 ms".
+fn short(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.000_05 => "-".into(),
+        s if s < 0.00995 => format!("{:.1} ms", s * 1e3),
+        s => parts::seconds(s),
+    }
+}
+
 /// What the colours mean, and the seconds.
 fn legend_ui(ui: &mut Ui, stages: &[Stage]) {
     let t = Theme::of(ui.ctx());
-    ui.spacing_mut().interact_size.y = 0.0;
-    Grid::new("stages legend").num_columns(3).spacing(vec2(theme::PAD, 2.0)).min_row_height(0.0).striped(false).show(ui, |ui| {
+    let height = ui.text_style_height(&TextStyle::Body) + 3.0;
+    ui.spacing_mut().interact_size.y = height;
+    let grid = Grid::new("stages legend").num_columns(3).spacing(vec2(theme::PAD, 0.0)).min_row_height(height).striped(false);
+    grid.show(ui, |ui| {
         for head in ["", "prompt", "answer"] {
             ui.label(parts::small(ui, head));
         }
@@ -152,7 +163,7 @@ fn legend_ui(ui: &mut Ui, stages: &[Stage]) {
                 ui.label(stage.name);
             });
             for seconds in stage.seconds {
-                ui.label(RichText::new(if seconds > 0.0 { parts::seconds(seconds) } else { "-".into() }));
+                ui.label(short(seconds));
             }
             ui.end_row();
         }
@@ -200,7 +211,11 @@ mod tests {
         };
         assert!(shown(None).query_by_label_contains("The last answer will be told of").is_some());
         let cpu = shown(Some(stats()));
-        assert!(cpu.query_by_label("300 ms").is_some() || cpu.query_by_label("0.3 s").is_some());
+        assert!(cpu.query_by_label("0.3 s").is_some() && cpu.query_by_label("50 ms").is_some());
+        assert_eq!([short(0.0), short(0.000_42), short(0.05)], ["-", "0.4 ms", "50 ms"]);
+        // Names and times of a stage are in one line.
+        let line = |text: &str| cpu.get_by_label(text).rect().center().y;
+        assert!((line("Router and experts") - line("0.3 s")).abs() < 2.0);
         assert!(cpu.query_by_label_contains("each is timed").is_some() && cpu.query_by_label("Drafting").is_none());
         let decode_device = DeviceStats { rendezvous: 7, ..DeviceStats::default() };
         let gpu = shown(Some(GenerationStats { decode_device, ..stats() }));

@@ -135,7 +135,8 @@ fn large_text_stays_within_its_card() {
         let labels =
             |h: &Harness<'_, State>, text: &str| h.query_all_by_label_contains(text).map(|n| n.rect()).collect::<Vec<_>>();
         let answers = h.get_by_label("Answers").rect();
-        for text in ["latent cache", "working memory", "Instructions", "The CPU computes everything", "positions hold tokens"] {
+        for text in ["latent cache", "working memory", "Largest binding", "The CPU computes everything", "positions hold tokens"]
+        {
             let found = labels(&h, text);
             assert!(!found.is_empty(), "{text}");
             for rect in found {

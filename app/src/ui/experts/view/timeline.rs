@@ -111,7 +111,11 @@ impl Timeline {
         ] {
             let last = line.last().filter(|_| top > 0.0).map_or_else(|| unknown.to_owned(), |p| words(p.y));
             ui.label(parts::small(ui, format!("{name}: {last}")));
-            let ticks = if name.starts_with("Bytes") {
+            let blank = |_: f64| String::new();
+            let ticks = if line.is_empty() || top <= 0.0 {
+                // Of nothing there is no scale.
+                (Round::Decimal, &blank as &dyn Fn(f64) -> String)
+            } else if name.starts_with("Bytes") {
                 (Round::Binary, &plots::bytes as &dyn Fn(f64) -> String)
             } else {
                 (Round::Decimal, words)

@@ -39,7 +39,8 @@ fn page() -> (Engine, Remote) {
         load_seconds: 0.5,
         notice: Some("a notice".into()),
     };
-    let greeting = Greeting { info, experts: None, resident: Flags::of(&[true, false]), memory: MemoryUse::default() };
+    let resident = Flags::of(&[true, false]);
+    let greeting = Greeting { info, experts: None, resident, memory: MemoryUse::default() };
     Remote::new(&message::encode(&greeting), checkpoint.config, checkpoint.tokenizer).unwrap()
 }
 
