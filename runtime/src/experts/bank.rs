@@ -58,6 +58,7 @@ pub struct HostBank {
     model: Arc<Model>,
     banks: Vec<Layouts>,
     /// Rows begin at multiples of so many bytes.
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only files of packed experts say it"))]
     row_align: usize,
     store: Store,
     /// One expert, or a part of one, packed on the fly.

@@ -226,7 +226,8 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(matches!(error, Error::Budget { budget: 1_048_576, .. }), "{error}");
     let error = on_cuda(driver, &model, &options(1 << 24)).err().unwrap();
     assert!(matches!(error, Error::OutOfMemory { limit: Some(limit), bytes, .. } if bytes > limit), "{error}");
-    assert!(error.to_string().contains("Pleiad Tiny on the GPU needs 17462 MiB, 4096 MiB are available"), "{error}");
+    let words = error.to_string();
+    assert!(words.contains("Pleiad Tiny on the GPU needs") && words.contains("4096 MiB are available"), "{words}");
     assert_eq!(emulator.buffers(), 0);
 }
 
