@@ -188,7 +188,7 @@ CASES = {
     ),
     "v3-tied": (
         "deepseek_v3",
-        dict(SMALL, num_hidden_layers=2, tie_word_embeddings=True),
+        dict(SMALL, num_hidden_layers=2, moe_intermediate_size=16, tie_word_embeddings=True),
         dict(T=40, embed_std=0.125, mutants={"no routing scale": {"routed_scaling_factor": 1.0}}),
     ),
     "v3-long": (
@@ -281,6 +281,7 @@ CASES = {
         dict(
             SMALL,
             num_hidden_layers=2,
+            moe_intermediate_size=16,
             rope_parameters=yarn(8, 6, beta_fast=1, beta_slow=1, mscale=1.0, mscale_all_dim=0.5),
         ),
         dict(
@@ -303,6 +304,8 @@ CASES = {
         "glm4_moe_lite",
         dict(
             SMALL,
+            moe_intermediate_size=16,
+            intermediate_size=64,
             n_routed_experts=8,
             qk_nope_head_dim=40,
             v_head_dim=48,
@@ -317,7 +320,7 @@ CASES = {
     ),
     "v3-half-rope": (
         "deepseek_v3",
-        dict(SMALL, num_hidden_layers=2, rope_interleave=False),
+        dict(SMALL, num_hidden_layers=2, moe_intermediate_size=16, rope_interleave=False),
         dict(T=40, mutants={"interleaved pairs": {"rope_interleave": True}}),
     ),
     "v3-sharded": (
