@@ -280,7 +280,11 @@ fn lead(moe: &Moe, logits: &[f32], bias: &[f32], wanted: &[u32], got: &[u32], wr
         let summed = if moe.group_score == GroupScore::TopTwo && size > 1 { 2.0 } else { 1.0 };
         return f64::from(least - groups[wrong / size]) / summed;
     }
-    let missed = wanted.iter().filter(|e| !got.contains(e)).map(|&e| choice[e as usize]).fold(f32::MIN, f32::max);
+    // Where another group was chosen, experts of the one that was not make room: that says nothing more than the groups' lead.
+    let group = |e: u32| e as usize / size;
+    let moved = moe.num_groups > 1 && got.iter().any(|&e| !kept.contains(&group(e)));
+    let lost = |e: u32| moved && !got.iter().any(|&other| group(other) == group(e));
+    let missed = wanted.iter().filter(|e| !got.contains(e) && !lost(**e)).map(|&e| choice[e as usize]).fold(f32::MIN, f32::max);
     f64::from(missed - choice[wrong]).max(0.0)
 }
 
@@ -308,6 +312,12 @@ mod tests {
         let groups = sigmoid(3.0) + sigmoid(2.0) - sigmoid(-1.0) - sigmoid(-2.0);
         assert!((found - groups / 2.0).abs() < 1e-6, "{found}");
         assert_eq!(lead(&moe, &logits, &bias, &[0, 1], &[0, 9], 9), f64::INFINITY);
+        // Of four groups of two the third in place of the second: 1 takes what is left, and 4 is what is judged.
+        let moe = Moe { num_groups: 4, top_k_groups: 2, top_k: 3, ..moe };
+        let (wanted, got) = ([0, 1, 2], [0, 1, 4]);
+        assert_eq!(lead(&moe, &logits, &bias, &[0, 2, 3], &got, 1), 0.0);
+        let groups = sigmoid(1.0) + sigmoid(0.0) - sigmoid(-1.0) - sigmoid(-2.0);
+        assert!((lead(&moe, &logits, &bias, &wanted, &got, 4) - groups / 2.0).abs() < 1e-6);
         assert_eq!(best(&[1.0, 3.0, 3.0]), 1);
     }
 }
