@@ -22,7 +22,8 @@ use self::{
     row::{Ended, Row, Sample},
 };
 use crate::{
-    offload::{Peer, minutes, span, write},
+    offload::{Peer, minutes, span},
+    outputs::Outputs,
     program::{self, Stopped, parts},
     stats,
 };
@@ -173,10 +174,9 @@ pub fn run(args: &CudaArgs) -> Result<()> {
         bail!(why);
     }
     let mut report = Report { setting, models, rows };
-    let files =
-        Files { json: args.json.clone(), markdown: args.markdown.clone().or(args.json.as_ref().map(|j| j.with_extension("md"))) };
+    let files = Outputs::new(args.json.as_ref(), args.markdown.as_ref());
     // Before anything runs: a path that cannot be written is found out now.
-    files.write(&report)?;
+    files.write(&report.markdown(), &report.json())?;
     let outcome = measure(args, &mut report, &files);
     print(&report.markdown());
     outcome?;
@@ -201,25 +201,6 @@ fn missing(wanted: &[String], devices: &Value) -> Option<String> {
         None => format!("there are {}", there.join(", ")),
     };
     Some(format!("{name} cannot be used: {why}"))
-}
-
-/// Where the results go.
-struct Files {
-    json: Option<PathBuf>,
-    markdown: Option<PathBuf>,
-}
-
-impl Files {
-    fn write(&self, r: &Report) -> Result<()> {
-        let put = |path: &PathBuf, text: &str| write(path, text).with_context(|| format!("{} cannot be written", path.display()));
-        if let Some(path) = &self.markdown {
-            put(path, &r.markdown())?;
-        }
-        if let Some(path) = &self.json {
-            put(path, &serde_json::to_string_pretty(&r.json())?)?;
-        }
-        Ok(())
-    }
 }
 
 /// What is left to do, and how long it may take.
@@ -249,7 +230,7 @@ impl Clock {
 }
 
 /// Model by model: makes it, and runs every contender once a round, in every second round backwards.
-fn measure(args: &CudaArgs, report: &mut Report, files: &Files) -> Result<()> {
+fn measure(args: &CudaArgs, report: &mut Report, files: &Outputs) -> Result<()> {
     let rounds = report.setting.rounds;
     let start = Instant::now();
     let limit = args.limit_minutes.map(|m| start + minutes(m));
@@ -272,7 +253,7 @@ fn measure(args: &CudaArgs, report: &mut Report, files: &Files) -> Result<()> {
                 });
             }
             clock.say(&format!("{name}: {stopped}"));
-            files.write(report)?;
+            files.write(&report.markdown(), &report.json())?;
             continue;
         }
         for round in 0..rounds {
@@ -283,7 +264,7 @@ fn measure(args: &CudaArgs, report: &mut Report, files: &Files) -> Result<()> {
                 if row.ended.is_none() {
                     let said = once(row, &clock);
                     let label = row.label.clone();
-                    files.write(report)?;
+                    files.write(&report.markdown(), &report.json())?;
                     clock.say(&format!("{label}: {said}"));
                 }
             }

@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 mod cuda;
 mod offload;
+mod outputs;
 mod peer;
 mod program;
 mod stats;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
 use self::{
@@ -18,6 +18,7 @@ use self::{
     row::{Ended, Row, Sample},
 };
 use crate::{
+    outputs::Outputs,
     program::{self, Stopped, parts},
     stats,
 };
@@ -195,10 +196,9 @@ pub fn run(args: &OffloadArgs) -> Result<()> {
         return Ok(());
     }
     let mut report = Report { setting, routing: args.routing.clone(), models, rows };
-    let files =
-        Files { json: args.json.clone(), markdown: args.markdown.clone().or(args.json.as_ref().map(|j| j.with_extension("md"))) };
+    let files = Outputs::new(args.json.as_ref(), args.markdown.as_ref());
     // Before anything runs: a path that cannot be written is found out now.
-    files.write(&report)?;
+    files.write(&report.markdown(), &report.json())?;
     let outcome = measure(args, &mut report, &files);
     print(&report.markdown());
     outcome?;
@@ -216,27 +216,8 @@ fn examine(setting: &Setting, path: &str) -> Result<Fit, String> {
     Fit::from_json(&json).map_err(|e| e.to_string())
 }
 
-/// Where the results go.
-struct Files {
-    json: Option<PathBuf>,
-    markdown: Option<PathBuf>,
-}
-
-impl Files {
-    fn write(&self, r: &Report) -> Result<()> {
-        let put = |path: &PathBuf, text: &str| write(path, text).with_context(|| format!("{} cannot be written", path.display()));
-        if let Some(path) = &self.markdown {
-            put(path, &r.markdown())?;
-        }
-        if let Some(path) = &self.json {
-            put(path, &serde_json::to_string_pretty(&r.json())?)?;
-        }
-        Ok(())
-    }
-}
-
 /// Runs every contender once a round, in turn and in every second round backwards.
-fn measure(args: &OffloadArgs, report: &mut Report, files: &Files) -> Result<()> {
+fn measure(args: &OffloadArgs, report: &mut Report, files: &Outputs) -> Result<()> {
     let rounds = report.setting.rounds;
     let (start, total) = (Instant::now(), report.rows.len() * rounds);
     let limit = args.limit_minutes.map(|m| start + minutes(m));
@@ -255,7 +236,7 @@ fn measure(args: &OffloadArgs, report: &mut Report, files: &Files) -> Result<()>
             let Some(row) = report.rows.get_mut(i).filter(|r| r.ended.is_none()) else { continue };
             let said = once(row, limit, minutes(args.run_minutes));
             let label = row.label();
-            files.write(report)?;
+            files.write(&report.markdown(), &report.json())?;
             let name = report
                 .rows
                 .get(i)
